@@ -1,0 +1,156 @@
+"""Fixtures for all tests: servers, proxies, programs, and queues that clean up behind themselves."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import uuid
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import redis.asyncio
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+from tests.support.builders import Keys, redis_config
+from tests.support.processes import Programs
+from tests.support.proxy import FlakyProxy
+from tests.support.servers import RedisServer, chosen_flavour, require_binary
+from tests.support.waiting import wait_until
+
+if TYPE_CHECKING:
+    from streams_queue import RedisEventQueue
+
+MakeQueue = Callable[..., "RedisEventQueue"]
+TEST_THREADS = ("asyncio_", "flaky-proxy", "server-log", "journal", "ThreadPoolExecutor", "pytest_timeout")
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[RedisServer]:
+    """The server that tests share; none of them may stop, fill or flush it."""
+    server = RedisServer(require_binary(chosen_flavour()))
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def start_server() -> Iterator[Callable[..., RedisServer]]:
+    """Start servers of the test's own, `start_server(appendonly="yes", maxmemory="4mb")`, to be broken at will."""
+    servers: list[RedisServer] = []
+
+    def start(**options: Any) -> RedisServer:
+        server = RedisServer(require_binary(chosen_flavour()), **options)
+        servers.append(server)
+        server.start()
+        return server
+
+    yield start
+    for server in servers:
+        server.stop()
+
+
+@pytest.fixture
+def namespace() -> str:
+    """A namespace that no other test has."""
+    return f"t{uuid.uuid4().hex[:12]}"
+
+
+@pytest.fixture
+def keys(namespace: str) -> Keys:
+    """The key names of this test's queue."""
+    return Keys(namespace)
+
+
+@pytest.fixture
+def redis_url(redis_server: RedisServer) -> str:
+    """Where the shared server listens; use it with this test's `namespace`."""
+    return redis_server.url
+
+
+@pytest.fixture
+def proxy_to() -> Iterator[Callable[[RedisServer], FlakyProxy]]:
+    """Put a flaky proxy before a server."""
+    proxies: list[FlakyProxy] = []
+
+    def make(server: RedisServer) -> FlakyProxy:
+        proxy = FlakyProxy(server.port)
+        proxies.append(proxy)
+        proxy.start()
+        return proxy
+
+    yield make
+    for proxy in proxies:
+        proxy.stop()
+
+
+@pytest.fixture
+def proxy(proxy_to: Callable[[RedisServer], FlakyProxy], redis_server: RedisServer) -> FlakyProxy:
+    """A flaky proxy before the shared server."""
+    return proxy_to(redis_server)
+
+
+@pytest.fixture
+def programs() -> Iterator[Programs]:
+    """Start scripts as processes; whatever still runs at the end is killed."""
+    running = Programs()
+    yield running
+    running.stop_all()
+
+
+@pytest.fixture
+async def make_client() -> AsyncIterator[Callable[..., redis.asyncio.Redis]]:
+    """Make bare clients, closed at the end."""
+    clients: list[redis.asyncio.Redis] = []
+
+    def make(url: str, **options: Any) -> redis.asyncio.Redis:
+        client = redis.asyncio.Redis.from_url(url, **{"retry": Retry(NoBackoff(), 0), "socket_timeout": 10, **options})
+        clients.append(client)
+        return client
+
+    yield make
+    for client in clients:
+        await client.aclose()
+
+
+@pytest.fixture
+async def raw(make_client: Callable[..., redis.asyncio.Redis], redis_url: str) -> redis.asyncio.Redis:
+    """A bare client of the shared server, to look at what the queue has stored."""
+    return make_client(redis_url)
+
+
+@pytest.fixture
+async def make_redis_queue(
+    redis_url: str, namespace: str, start_server: Any, proxy_to: Any
+) -> AsyncIterator[MakeQueue]:
+    """Make Redis queues in this test's namespace, `make_redis_queue(lease=1)`; clean them up and look for leaks."""
+    from streams_queue import RedisEventQueue
+
+    threads, tasks = set(threading.enumerate()), asyncio.all_tasks()
+    queues: list[RedisEventQueue] = []
+
+    def make(
+        url: str | None = None, *, client: Any = None, observers: tuple[Any, ...] = (), **queue: Any
+    ) -> RedisEventQueue:
+        config = redis_config(url or redis_url, **{"namespace": namespace, **queue})
+        options = {} if client is None else {"client": client}
+        made = RedisEventQueue(config, observers=observers, **options)
+        queues.append(made)
+        return made
+
+    yield make
+    for queue in queues:
+        await queue.cleanup()
+    await _nothing_left(threads, tasks)
+
+
+async def _nothing_left(threads: set[threading.Thread], tasks: set[asyncio.Task[Any]]) -> None:
+    def left() -> list[Any]:
+        running = [
+            thread for thread in set(threading.enumerate()) - threads if not thread.name.startswith(TEST_THREADS)
+        ]
+        pending = [task for task in asyncio.all_tasks() - tasks if task is not asyncio.current_task()]
+        return [*running, *pending]
+
+    await wait_until(lambda: not left(), timeout=3.0, what=lambda: f"cleanup left behind {left()}")
