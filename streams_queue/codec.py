@@ -23,7 +23,9 @@ MAX_DEPTH: Final = 200
 MAX_EVENT_ID_LENGTH: Final = 512
 META_VERSION: Final = 1
 
-_CANNOT_ENCODE: Final = (TypeError, ValueError, OverflowError, RecursionError, msgspec.EncodeError)
+# Before 0.20 the errors of msgspec were no ValueErrors.
+_UNREADABLE: Final = (ValueError, RecursionError, msgspec.MsgspecError)
+_CANNOT_ENCODE: Final = (TypeError, OverflowError, *_UNREADABLE)
 
 _encode_json = msgspec.json.encode
 _decode_json = msgspec.json.decode
@@ -117,7 +119,7 @@ class TypedCodec:
             return self._decoder.decode(data)
         except msgspec.ValidationError as error:
             raise DecodeError(f"{_path_in(error)}: does not fit {self.payload_type.__name__}") from None
-        except (ValueError, RecursionError) as error:
+        except _UNREADABLE as error:
             raise DecodeError(_why_not_json(error)) from None
 
 
@@ -231,7 +233,7 @@ def _decode(data: bytes) -> Any:
         return _decode_json(data)
     except msgspec.ValidationError:
         return _decode_large_numbers(data)
-    except (ValueError, RecursionError) as error:
+    except _UNREADABLE as error:
         raise DecodeError(_why_not_json(error)) from None
 
 
@@ -239,7 +241,7 @@ def _decode_large_numbers(data: bytes) -> Any:
     """Decode with the standard library, which reads ints that msgspec finds too long, such as -10**4299."""
     try:
         return json.loads(data.decode(), parse_float=_finite, parse_constant=_finite)
-    except (ValueError, RecursionError) as error:
+    except _UNREADABLE as error:
         raise DecodeError(f"not a JSON value that Python can hold ({type(error).__name__})") from None
 
 
@@ -398,7 +400,7 @@ def decode_meta(data: bytes) -> Meta:
         return msgspec.convert(
             {_META_FIELDS[name]: value for name, value in known.items()} | {"version": version, "unknown": fields}, Meta
         )
-    except (ValueError, RecursionError) as error:
+    except _UNREADABLE as error:
         raise DecodeError(f"the meta field is broken ({type(error).__name__})") from None
 
 
