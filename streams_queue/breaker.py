@@ -37,7 +37,7 @@ class Closed:
 
 @dataclass(frozen=True, slots=True)
 class Open:
-    """No call goes through before `until`, in monotonic seconds; it has opened `trips` times since it was last closed."""
+    """No call goes through before `until` (monotonic seconds); opened `trips` times since it was last closed."""
 
     until: float
     trips: int = 1
