@@ -1,0 +1,106 @@
+"""What there is to set, with its defaults."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal
+
+from streams_queue.config.redaction import redact_url
+from streams_queue.retry import RetryPolicy
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeadLetterSettings:
+    """How many dead letters are kept, and what happens to the next one: `refuse` it or `drop` the oldest."""
+
+    max_size: int = 10_000
+    when_full: Literal["refuse", "drop"] = "refuse"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FallbackSettings:
+    """How many events the resilient queue holds locally, and in which directory, if they are to survive the process."""
+
+    max_size: int = 10_000
+    spool: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MetricBounds:
+    """What the configuration says about one metric.
+
+    Attributes:
+        type: `gauge`, `histogram` or `counter`.
+        threshold: A gauge above it deserves a look; None if not given.
+        buckets: Upper bounds of a histogram, ascending, in the metric's unit; () if not given.
+        alert_threshold: Alert when this share of operations is counted, from 0 to 1; None if not given.
+    """
+
+    type: Literal["gauge", "histogram", "counter"]
+    threshold: float | None = None
+    buckets: tuple[float, ...] = ()
+    alert_threshold: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Settings:
+    """The `queue` section of the configuration; all times are seconds, all sizes bytes or events as named.
+
+    Attributes:
+        type: Which queue the factory makes; a class built directly ignores it.
+        redis_url: Where the server is; may hold a password, which no repr and no message shows.
+        max_size: The most events that may be unsettled at once; 0 refuses everything.
+        timeout: Default wait of `dequeue`.
+        retry_policy: How often, and how far apart, a failed event runs again.
+        enqueue_timeout: The longest that `enqueue` tries to reach the server, all attempts together.
+        namespace: First part of every key.
+        name: The queue's own name; one hash tag in a cluster.
+        group: The consumer group; a queue has one.
+        overflow: What a full queue does with a new event.
+        lease: How long a crashed consumer's event stays with it; renewed while its process lives.
+        max_lease: The longest that one delivery is renewed.
+        handler_timeout: The longest that a handler may run; None sets no limit.
+        prefetch: How many events are fetched ahead; `auto` follows the handlers' speed.
+        max_event_bytes: The largest encoded event that is taken.
+        dedup_window: How long an event_id given by a caller is remembered.
+        dead_letter: How dead letters are kept.
+        fallback: What the resilient queue may hold locally.
+        telemetry: `metrics` maps each name of the top-level `metrics:` list to its MetricBounds, if there is one.
+    """
+
+    type: Literal["redis", "asyncio", "resilient"] = "redis"
+    redis_url: str | None = None
+    max_size: int
+    timeout: float
+    retry_policy: RetryPolicy = field(default_factory=RetryPolicy)
+    enqueue_timeout: float = 5.0
+    namespace: str = "gitbridge"
+    name: str = "events"
+    group: str = "processors"
+    overflow: Literal["reject", "block", "drop_oldest"] = "reject"
+    lease: float = 15.0
+    max_lease: float = 3600.0
+    handler_timeout: float | None = None
+    prefetch: int | Literal["auto"] = "auto"
+    max_event_bytes: int = 10 * 1024 * 1024
+    dedup_window: float = 86_400.0
+    dead_letter: DeadLetterSettings = DeadLetterSettings()
+    fallback: FallbackSettings = FallbackSettings()
+    telemetry: Mapping[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        values = {item.name: getattr(self, item.name) for item in fields(self)}
+        if self.redis_url is not None:
+            values["redis_url"] = redact_url(self.redis_url)
+        return f"Settings({', '.join(f'{name}={value!r}' for name, value in values.items())})"
+
+
+MEMORY_REQUIRES = ("max_size", "timeout")
+"""What the asyncio queue must be told, and a Redis queue that is given its client."""
+
+REDIS_REQUIRES = ("redis_url", "max_size", "timeout")
+"""What a queue that connects to a server by itself must be told."""
+
+FACTORY_REQUIRES = ("type", "redis_url", "max_size", "timeout", "retry_policy")
+"""What `create_queue` must be told; `redis_url` only where `type` says that a server is used."""
