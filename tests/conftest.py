@@ -17,12 +17,18 @@ from tests.support.builders import Keys, redis_config
 from tests.support.processes import Programs
 from tests.support.proxy import FlakyProxy
 from tests.support.servers import RedisServer, chosen_flavour, require_binary
+from tests.support.stored import StoredQueue
 from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
     from streams_queue import RedisEventQueue
 
 MakeQueue = Callable[..., "RedisEventQueue"]
+MakeConfig = Callable[..., dict[str, Any]]
+MakeClient = Callable[..., redis.asyncio.Redis]
+StartServer = Callable[..., RedisServer]
+LookAt = Callable[[RedisServer], StoredQueue]
+ProxyTo = Callable[[RedisServer], FlakyProxy]
 TEST_THREADS = ("asyncio_", "flaky-proxy", "server-log", "journal", "ThreadPoolExecutor", "pytest_timeout")
 
 
@@ -36,7 +42,7 @@ def redis_server() -> Iterator[RedisServer]:
 
 
 @pytest.fixture
-def start_server() -> Iterator[Callable[..., RedisServer]]:
+def start_server() -> Iterator[StartServer]:
     """Start servers of the test's own, `start_server(appendonly="yes", maxmemory="4mb")`, to be broken at will."""
     servers: list[RedisServer] = []
 
@@ -70,7 +76,7 @@ def redis_url(redis_server: RedisServer) -> str:
 
 
 @pytest.fixture
-def proxy_to() -> Iterator[Callable[[RedisServer], FlakyProxy]]:
+def proxy_to() -> Iterator[ProxyTo]:
     """Put a flaky proxy before a server."""
     proxies: list[FlakyProxy] = []
 
@@ -86,7 +92,7 @@ def proxy_to() -> Iterator[Callable[[RedisServer], FlakyProxy]]:
 
 
 @pytest.fixture
-def proxy(proxy_to: Callable[[RedisServer], FlakyProxy], redis_server: RedisServer) -> FlakyProxy:
+def proxy(proxy_to: ProxyTo, redis_server: RedisServer) -> FlakyProxy:
     """A flaky proxy before the shared server."""
     return proxy_to(redis_server)
 
@@ -100,7 +106,7 @@ def programs() -> Iterator[Programs]:
 
 
 @pytest.fixture
-async def make_client() -> AsyncIterator[Callable[..., redis.asyncio.Redis]]:
+async def make_client() -> AsyncIterator[MakeClient]:
     """Make bare clients, closed at the end."""
     clients: list[redis.asyncio.Redis] = []
 
@@ -115,14 +121,36 @@ async def make_client() -> AsyncIterator[Callable[..., redis.asyncio.Redis]]:
 
 
 @pytest.fixture
-async def raw(make_client: Callable[..., redis.asyncio.Redis], redis_url: str) -> redis.asyncio.Redis:
+async def raw(make_client: MakeClient, redis_url: str) -> redis.asyncio.Redis:
     """A bare client of the shared server, to look at what the queue has stored."""
     return make_client(redis_url)
 
 
 @pytest.fixture
+async def look_at(make_client: MakeClient, keys: Keys) -> LookAt:
+    """Look at this test's queue on a server of the test's own."""
+    return lambda server: StoredQueue(make_client(server.url), keys)
+
+
+@pytest.fixture
+async def stored(raw: redis.asyncio.Redis, keys: Keys) -> StoredQueue:
+    """What the shared server holds of this test's queue."""
+    return StoredQueue(raw, keys)
+
+
+@pytest.fixture
+def make_config(redis_url: str, namespace: str) -> MakeConfig:
+    """Make the configuration of this test's queue, `make_config(lease=1)`; `url` leads elsewhere."""
+
+    def make(url: str | None = None, **queue: Any) -> dict[str, Any]:
+        return redis_config(url or redis_url, **{"namespace": namespace, **queue})
+
+    return make
+
+
+@pytest.fixture
 async def make_redis_queue(
-    redis_url: str, namespace: str, start_server: Any, proxy_to: Any
+    make_config: MakeConfig, start_server: StartServer, proxy_to: ProxyTo
 ) -> AsyncIterator[MakeQueue]:
     """Make Redis queues in this test's namespace, `make_redis_queue(lease=1)`; clean them up and look for leaks."""
     from streams_queue import RedisEventQueue
@@ -133,9 +161,8 @@ async def make_redis_queue(
     def make(
         url: str | None = None, *, client: Any = None, observers: tuple[Any, ...] = (), **queue: Any
     ) -> RedisEventQueue:
-        config = redis_config(url or redis_url, **{"namespace": namespace, **queue})
         options = {} if client is None else {"client": client}
-        made = RedisEventQueue(config, observers=observers, **options)
+        made = RedisEventQueue(make_config(url, **queue), observers=observers, **options)
         queues.append(made)
         return made
 

@@ -28,12 +28,12 @@ def _bulk_end(data: bytes | bytearray, after: int, size: int) -> int | None:
 
 
 def _aggregate_end(data: bytes | bytearray, after: int, count: int, kind: bytes) -> int | None:
-    position: int | None = after
     for _ in range(max(count, 0) * (2 if kind in PAIRS else 1)):
-        position = frame_end(data, position)
-        if position is None:
+        end = frame_end(data, after)
+        if end is None:
             return None
-    return frame_end(data, position) if kind == ATTRIBUTE and position is not None else position
+        after = end
+    return frame_end(data, after) if kind == ATTRIBUTE else after
 
 
 class Frames:

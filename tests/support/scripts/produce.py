@@ -11,10 +11,12 @@ from tests.support.journal import arguments, say, wait_for_go
 
 
 async def produce(queue: RedisEventQueue, numbers: list[int]) -> list[int]:
+    """Enqueue one after the other; return what was accepted."""
     return [number for number in numbers if await queue.enqueue(event(number))]
 
 
 async def main(config: dict[str, Any], tasks: int, numbers: list[int]) -> None:
+    """Deal the numbers out to the tasks and let them race."""
     queue = RedisEventQueue(config)
     await queue.get_queue_depth()
     await asyncio.to_thread(wait_for_go)

@@ -12,6 +12,8 @@ from tests.support.journal import arguments, say
 
 
 async def main(config: dict[str, Any], kill_on: int = -1, seconds: float = 0.0, concurrency: int = 1) -> None:
+    """Run a worker until it is stopped or dies."""
+
     async def handle(event: dict[str, Any]) -> None:
         say("start", event["n"])
         if event["n"] == kill_on:

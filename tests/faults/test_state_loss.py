@@ -1,0 +1,118 @@
+"""The server forgets everything while workers run."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import pytest
+
+from tests.conftest import LookAt, MakeQueue, StartServer
+from tests.support.builders import event, events
+from tests.support.recording import Recorder
+from tests.support.stored import StoredQueue
+from tests.support.taking import receive_exactly, take_numbers
+from tests.support.waiting import wait_until
+from tests.support.working import working
+
+pytestmark = pytest.mark.faults
+
+
+async def test_a_running_worker_survives_flushall(
+    start_server: StartServer,
+    make_redis_queue: MakeQueue,
+    look_at: LookAt,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """FLUSHALL under an idle worker: the loss is logged and counted, the group comes back, the next events are run."""
+    server, recorder = start_server(), Recorder()
+    producer, queue = make_redis_queue(server.url), make_redis_queue(server.url, observers=(recorder,))
+    handled: list[int] = []
+
+    async def handle(payload: dict[str, Any]) -> None:
+        handled.append(payload["n"])
+
+    async with working(queue, handle):
+        await producer.enqueue_many(events(3))
+        await wait_until(lambda: handled == [0, 1, 2])
+        with caplog.at_level(logging.WARNING, "streams_queue"):
+            server.command("FLUSHALL")
+            await wait_until(lambda: recorder.states_lost, what="the loss was not reported")
+        await producer.enqueue_many(events(3, start=3))
+        await wait_until(lambda: handled == [0, 1, 2, 3, 4, 5], what=lambda: f"handled {handled}")
+
+    assert len(recorder.states_lost) == 1
+    assert any(
+        record.levelno >= logging.WARNING for record in caplog.records if record.name.startswith("streams_queue")
+    )
+    assert (await producer.stats()).totals["state_lost"] == 1
+    assert (await look_at(server).group())["name"] == b"processors"
+
+
+async def test_flushall_under_a_handler_lets_it_finish(start_server: StartServer, make_redis_queue: MakeQueue) -> None:
+    """What is in hand when the server forgets it can be settled without an error of the worker; later events run."""
+    server, recorder = start_server(), Recorder()
+    queue = make_redis_queue(server.url, lease=1.0, observers=(recorder,))
+    await queue.enqueue_many(events(2))
+    first, second = await receive_exactly(queue, 2)
+    server.command("FLUSHALL")
+
+    await queue.ack(first)
+    await wait_until(lambda: second.lease_lost, timeout=3, what="the keeper did not notice that the entry is gone")
+    await queue.enqueue(event(2))
+
+    assert await take_numbers(queue, 1) == [2]
+    assert (await queue.stats()).in_flight == 0
+
+
+async def test_a_restart_without_data_is_survived_too(start_server: StartServer, make_redis_queue: MakeQueue) -> None:
+    """A server that comes back empty (scripts gone as well) is set up again by producer and consumer alike."""
+    server, recorder = start_server(), Recorder()
+    producer, queue = make_redis_queue(server.url), make_redis_queue(server.url, observers=(recorder,))
+    handled: list[int] = []
+
+    async def handle(payload: dict[str, Any]) -> None:
+        handled.append(payload["n"])
+
+    async with working(queue, handle):
+        await producer.enqueue(event(0))
+        await wait_until(lambda: handled == [0])
+        server.restart(empty=True)
+        assert await producer.enqueue(event(1))
+        await wait_until(lambda: handled == [0, 1], what=lambda: f"handled {handled}")
+
+    assert recorder.states_lost
+
+
+async def test_an_evicted_stream_is_reported_and_replaced(make_redis_queue: MakeQueue, stored: StoredQueue) -> None:
+    """Only the stream is gone, as after an eviction: reported as lost, and what comes next is processed."""
+    recorder = Recorder()
+    queue = make_redis_queue(observers=(recorder,))
+    await queue.enqueue_many(events(3))
+    assert await take_numbers(queue, 1) == [0]
+    await stored.raw.delete(stored.keys.stream)
+
+    assert await queue.enqueue(event(3))
+    assert (await take_numbers(queue, 1))[-1] == 3
+    await wait_until(lambda: recorder.states_lost)
+
+
+async def test_entries_deleted_behind_the_groups_back_are_counted_as_lost(
+    make_redis_queue: MakeQueue, stored: StoredQueue
+) -> None:
+    """XDEL by hand of an event in flight whose consumer died: noticed by the sweep, counted, and nothing hangs."""
+    recorder = Recorder()
+    queue = make_redis_queue(lease=1.0, observers=(recorder,))
+    await queue.enqueue_many(events(2))
+    await stored.raw.xreadgroup(stored.keys.group, "ghost", {stored.keys.stream: ">"}, count=1)
+    (entry_id, *_) = await stored.entry_ids()
+    await stored.raw.xdel(stored.keys.stream, entry_id)
+
+    assert await take_numbers(queue, 1) == [1]
+    await wait_until(lambda: counted_as_lost(queue), timeout=5)
+    assert await stored.pending() == []
+
+
+async def counted_as_lost(queue: Any) -> bool:
+    """Tell whether the queue's totals show one lost event."""
+    return bool((await queue.stats()).totals.get("lost", 0) == 1)
