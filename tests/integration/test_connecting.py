@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
 
 import pytest
+import redis
 import redis.asyncio
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from streams_queue.errors import BackendRejected, ConfigError, StateError
-from tests.conftest import MakeClient, MakeQueue, StartServer
-from tests.support.builders import event, events
+from tests.conftest import MakeClient, MakeConfig, MakeQueue, StartServer
+from tests.support.builders import event, events, marker
+from tests.support.proxy import FlakyProxy, reply_with, request_with
 from tests.support.stored import StoredQueue
 from tests.support.taking import take_numbers
 
@@ -41,20 +42,37 @@ async def test_a_newer_schema_is_refused(make_redis_queue: MakeQueue, stored: St
     assert await stored.size() == 0
 
 
-@pytest.mark.parametrize(
-    ("options", "named"),
-    [
-        ({"decode_responses": True}, "decode_responses"),
-        ({"retry": Retry(NoBackoff(), 3)}, "retr"),
-        ({"socket_timeout": None}, "timeout"),
-    ],
-)
-async def test_a_client_that_would_hide_or_corrupt_replies_is_refused(
-    options: dict[str, Any], named: str, make_redis_queue: MakeQueue, make_client: MakeClient, redis_url: str
+async def test_a_client_that_would_corrupt_payloads_is_refused(
+    make_redis_queue: MakeQueue, make_client: MakeClient, redis_url: str
 ) -> None:
-    """A client made elsewhere is used only if its settings cannot lose an event; the error names the setting."""
-    with pytest.raises(ConfigError, match=named):
-        make_redis_queue(client=make_client(redis_url, **options))
+    """Payloads are bytes: a client that decodes replies cannot be used, and the error names the setting."""
+    with pytest.raises(ConfigError, match="decode_responses"):
+        make_redis_queue(client=make_client(redis_url, decode_responses=True))
+
+
+def test_a_client_that_blocks_is_refused(make_config: MakeConfig, redis_url: str) -> None:
+    """The sync client of redis-py is a mistake easily made; it is named at once."""
+    from streams_queue import RedisEventQueue
+
+    with redis.Redis.from_url(redis_url) as client, pytest.raises(ConfigError, match="asyncio"):
+        RedisEventQueue(make_config(), client=client)
+
+
+async def test_a_clients_own_retries_and_timeouts_are_not_used(
+    proxy: FlakyProxy, make_redis_queue: MakeQueue, make_client: MakeClient, stored: StoredQueue
+) -> None:
+    """A client that sends again by itself, and never gives up a reply, would strand events; the queue knows better."""
+    client = make_client(proxy.url, retry=Retry(NoBackoff(), 3), socket_timeout=None)
+    producer, queue = make_redis_queue(), make_redis_queue(client=client, lease=60)
+    trap = proxy.swallow_reply(reply_with(marker(0)))
+    await producer.enqueue_many(events(2))
+
+    assert sorted(await take_numbers(queue, 2, timeout=3.0)) == [0, 1]
+    assert trap.hit.is_set()
+    lost_too = proxy.swallow_reply(request_with(marker(2)))
+    assert await queue.enqueue(event(2))
+    assert lost_too.hit.is_set()
+    assert await stored.numbers() == [2]
 
 
 async def test_a_suitable_client_is_used_and_left_open(
