@@ -78,6 +78,22 @@ async def test_a_late_first_copy_of_an_older_batch_is_not_applied(
     assert await stored.numbers() == [0, 1, 2, 3, 4]
 
 
+async def test_a_late_first_copy_of_a_refused_batch_stays_refused(
+    proxy: FlakyProxy, make_redis_queue: MakeQueue, stored: StoredQueue
+) -> None:
+    """The caller was told that the queue is full; a copy that comes when there is room must not prove that wrong."""
+    queue = make_redis_queue(proxy.url, max_size=1)
+    assert await queue.enqueue(event(0))
+    trap = proxy.hold_request(request_with(marker(1)))
+    assert await queue.enqueue(event(1)) is False
+    assert await take_numbers(queue, 1) == [0]
+
+    trap.deliver()
+    await wait_until(lambda: proxy.counters["muted"] > 0, what="the server did not answer the late copy")
+
+    assert await stored.numbers() == []
+
+
 async def test_a_second_call_after_an_unknown_outcome_is_safe_with_the_same_event_id(
     proxy: FlakyProxy, make_redis_queue: MakeQueue, stored: StoredQueue
 ) -> None:

@@ -113,6 +113,25 @@ async def test_entries_deleted_behind_the_groups_back_are_counted_as_lost(
     assert await stored.pending() == []
 
 
+async def test_batches_that_a_failover_forgot_are_reported(make_redis_queue: MakeQueue, stored: StoredQueue) -> None:
+    """A lagging replica takes over: what had been accepted and is gone is counted as lost, and work goes on."""
+    recorder = Recorder()
+    queue = make_redis_queue(observers=(recorder,))
+    await queue.enqueue(event(0))
+    (record,) = [key async for key in stored.raw.scan_iter(f"{stored.keys.stream}:producer:*", count=1000)]
+    remembered, entry_ids = await stored.raw.dump(record), await stored.entry_ids()
+    await queue.enqueue_many(events(2, start=1))
+    await queue.enqueue(event(3))
+    forgotten = [entry_id for entry_id in await stored.entry_ids() if entry_id not in entry_ids]
+    await stored.raw.xdel(stored.keys.stream, *forgotten)
+    await stored.raw.restore(record, 60_000, remembered, replace=True)
+
+    assert await queue.enqueue(event(4))
+
+    assert [count for count, _ in recorder.losses] == [3]
+    assert await take_numbers(queue, 2) == [0, 4]
+
+
 async def counted_as_lost(queue: Any) -> bool:
     """Tell whether the queue's totals show one lost event."""
     return bool((await queue.stats()).totals.get("lost", 0) == 1)

@@ -136,6 +136,23 @@ async def test_max_lease_ends_the_renewals(make_redis_queue: MakeQueue) -> None:
         await hanging.nack(delivery)
 
 
+async def test_hundreds_of_expired_entries_all_come_back(make_redis_queue: MakeQueue, stored: StoredQueue) -> None:
+    """More than one sweep can claim, and behind entries of the living: none of them is forgotten or counted twice."""
+    living, queue = make_redis_queue(lease=30), make_redis_queue(lease=30)
+    await living.enqueue_many(events(330))
+    held = await receive_exactly(living, 30)
+    await stored.raw.xreadgroup(stored.keys.group, "ghost", {stored.keys.stream: ">"}, count=300)
+    for entry in await stored.pending():
+        if entry["consumer"] == b"ghost":
+            await stored.age(entry["message_id"].decode(), 60)
+
+    back = await receive_exactly(queue, 300, timeout=20)
+
+    assert sorted(delivery.payload["n"] for delivery in (*held, *back)) == list(range(330))
+    assert {delivery.deliveries for delivery in back} == {2}
+    assert (await queue.stats()).totals["reclaimed"] == 300
+
+
 async def test_a_hand_extended_lease_starts_anew(make_redis_queue: MakeQueue, stored: StoredQueue) -> None:
     """`extend` sets the idle time back without counting a delivery."""
     queue = make_redis_queue(lease=60)
