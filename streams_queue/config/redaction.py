@@ -13,21 +13,20 @@ _SECRET_WORDS = ("pass", "pwd", "secret", "token", "auth", "key")
 
 
 def redact_url(url: str) -> str:
-    """Return a URL that may be logged: the password becomes `***`, and so does whatever might be a part of one.
+    """Return a URL that may be logged: user and password become `***`, and so does whatever might be a part of one.
 
-    Takes broken URLs too, with unescaped characters in the password: then all behind the scheme is hidden.
+    The user goes too, since tokens are often written in its place. Broken URLs are taken as well; if it cannot be told
+    what is password and what is host, all behind the scheme is hidden.
     """
     scheme, separator, rest = url.partition("://")
     if not separator or not _SCHEME.fullmatch(scheme):
         return _HIDDEN if url else ""
     main, mark, query = rest.partition("?")
-    userinfo, at, location = main.rpartition("@")
+    _, at, location = main.rpartition("@")
     if "@" in query or not _LOCATION.fullmatch(location):
         return f"{scheme}://{_HIDDEN}"
-    if at:
-        user, colon, _ = userinfo.partition(":")
-        userinfo = f"{user}:{_HIDDEN}" if colon else _HIDDEN
-    return f"{scheme}://{userinfo}{at}{location}{mark}{_redact_query(query)}"
+    hidden = f"{_HIDDEN}@" if at else ""
+    return f"{scheme}://{hidden}{location}{mark}{_redact_query(query)}"
 
 
 def _redact_query(query: str) -> str:
