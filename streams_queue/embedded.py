@@ -130,7 +130,10 @@ class EmbeddedServer:
         Raises:
             MissingExtraError: No binary was given and the extra is not installed.
             BackendUnavailable: The server did not come up; the message ends with its last log lines.
+            UsageError: It has been started already.
         """
+        if self._guard is not None:
+            raise UsageError("The embedded server has been started already")
         binary = self._binary or find_binary()
         try:
             self._prepare()
@@ -174,8 +177,6 @@ class EmbeddedServer:
     # --- steps ---
 
     def _prepare(self) -> None:
-        if self._guard is not None:
-            raise UsageError("The embedded server has been started already")
         self._guard = subprocess.Popen(
             [sys.executable, "-I", "-S", guard.__file__],
             stdin=subprocess.PIPE,
