@@ -56,6 +56,7 @@ class Target(Protocol):
     """The queue under test, as one or two consumers of it."""
 
     queues: list[Queue]
+    can_crash: bool
 
     async def crash(self) -> str | None:
         """Let a consumer take one event and die; return its event id, or None if it found none."""
@@ -67,6 +68,7 @@ class WithoutCrashes:
     """A target whose consumers live and die with the process."""
 
     queues: list[Queue] = field(default_factory=list)
+    can_crash: bool = False
 
     async def crash(self) -> str | None:
         """Do nothing."""
@@ -96,33 +98,35 @@ class QueueMachine(RuleBasedStateMachine):
 
     @rule(
         consumer=consumers,
-        name=st.none() | st.sampled_from(["a", "b", "c"]),
+        names=st.lists(st.none() | st.sampled_from("abcdef"), min_size=1, max_size=4),
         delay=st.sampled_from([NOW, NOW, SOON, NEVER]),
     )
-    def enqueue(self, consumer: int, name: str | None, delay: float) -> None:
-        """One event: a known id is a duplicate, even when the queue is full; otherwise max_size decides."""
-        self._numbers += 1
-        payload = event(self._numbers)
-        known, room = name in self._events, self._unsettled() < MAX_SIZE
+    def enqueue(self, consumer: int, names: list[str | None], delay: float) -> None:
+        """A few events: a known id is a duplicate, even when the queue is full; otherwise max_size decides."""
+        payloads = [event(self._numbers + position) for position in range(len(names))]
+        self._numbers += len(names)
 
-        (receipt,) = self._run(self._queue(consumer).enqueue_many([payload], event_ids=[name], delay=delay))
+        receipts = self._run(self._queue(consumer).enqueue_many(payloads, event_ids=names, delay=delay))
 
-        if known:
-            assert receipt.status is ReceiptStatus.DUPLICATE
-        elif not room:
-            assert receipt.status is ReceiptStatus.FULL
-        else:
-            assert receipt.status is ReceiptStatus.ACCEPTED
+        state = {NOW: State.WAITING, SOON: State.SOON, NEVER: State.DELAYED}[delay]
+        for name, payload, receipt in zip(names, payloads, receipts, strict=True):
+            assert receipt.status is self._expected(name)
             assert name in (None, receipt.event_id)
-            state = {NOW: State.WAITING, SOON: State.SOON, NEVER: State.DELAYED}[delay]
-            self._events[receipt.event_id] = Modelled(receipt.event_id, payload, state)
+            if receipt.status is ReceiptStatus.ACCEPTED:
+                self._events[receipt.event_id] = Modelled(receipt.event_id, payload, state)
+
+    def _expected(self, name: str | None) -> ReceiptStatus:
+        if name in self._events:
+            return ReceiptStatus.DUPLICATE
+        return ReceiptStatus.ACCEPTED if self._unsettled() < MAX_SIZE else ReceiptStatus.FULL
 
     # --- consuming ---
 
+    @precondition(lambda self: self._in(State.WAITING, State.SOON))
     @rule(consumer=consumers, count=st.integers(1, 4))
     def receive(self, consumer: int, count: int) -> None:
         """Whatever comes was waiting, is handed out once, and counts its deliveries rightly."""
-        self._receive(consumer, count, 0.03)
+        self._receive(consumer, count, 0.02)
 
     @precondition(lambda self: self._in(State.IN_FLIGHT))
     @rule(pick=picks)
@@ -164,11 +168,11 @@ class QueueMachine(RuleBasedStateMachine):
         held = self._pick(State.IN_FLIGHT, pick)
         self._run(self._queue(held.consumer).extend(held.delivery))
 
+    @precondition(lambda self: self._target.can_crash and not self._in(State.IN_FLIGHT, State.SOON))
+    @precondition(lambda self: self._in(State.WAITING))
     @rule(pick=picks)
     def crash(self, pick: int) -> None:
         """A consumer dies with an event in hand; another one gets it, with the crash counted."""
-        if len(self._in(State.IN_FLIGHT)) + len(self._in(State.SOON)) > 0:
-            return
         event_id = self._run(self._target.crash())
         if event_id is not None:
             crashed = self._events[event_id]
@@ -228,7 +232,7 @@ class QueueMachine(RuleBasedStateMachine):
 
         async def drain() -> bool:
             for consumer, queue in enumerate(self._target.queues):
-                deliveries = await queue.receive(10, timeout=0.05)
+                deliveries = await queue.receive(10, timeout=0.02)
                 for delivery in deliveries:
                     self._note(delivery, consumer)
                     self._events[delivery.event_id].state = State.ACKED

@@ -35,6 +35,8 @@ def explore(make: Callable[[], Awaitable[Target]], *, examples: int, steps: int 
 class OnServer:
     """Two consumers of one queue on a real server, and a third that only ever dies."""
 
+    can_crash = True
+
     def __init__(self, url: str) -> None:
         from streams_queue import RedisEventQueue
 
