@@ -1,0 +1,46 @@
+"""The names of a queue's keys. One hash tag per queue, so that every script works in a cluster."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class QueueKeys:
+    """The keys of one queue, all starting with `<namespace>:{<name>}`.
+
+    Attributes:
+        namespace: Shared by the queues of one application.
+        name: The queue's own name.
+    """
+
+    namespace: str
+    name: str
+
+    @property
+    def stream(self) -> str:
+        """Stream: waiting and in-flight events; an acknowledged entry is deleted."""
+        return f"{self.namespace}:{{{self.name}}}"
+
+    @property
+    def delayed(self) -> str:
+        """Sorted set: delayed events and retries by due time in milliseconds."""
+        return f"{self.stream}:delayed"
+
+    @property
+    def dead(self) -> str:
+        """Stream: dead letters."""
+        return f"{self.stream}:dead"
+
+    @property
+    def stats(self) -> str:
+        """Hash: totals, schema, pause, and when the fleet last swept."""
+        return f"{self.stream}:stats"
+
+    def producer(self, producer_id: str) -> str:
+        """String: the last batch of one producer and its reply."""
+        return f"{self.stream}:producer:{producer_id}"
+
+    def dedup(self, bucket: int) -> str:
+        """Set: digests of the event ids that callers gave during one slice of the dedup window."""
+        return f"{self.stream}:dedup:{bucket}"

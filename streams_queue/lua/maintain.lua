@@ -1,0 +1,149 @@
+--!include entry frame dead fence
+-- The queue's housekeeping: promote what is due, and claim what crashed consumers left, for a consumer with free slots.
+-- KEYS: 1 stream, 2 delayed, 3 dead, 4 stats
+-- ARGV: 1 group, 2 consumer, 3 lease in ms, 4 free slots, 5 '1' if the consumer has nothing in hand, 6 sweep interval in ms,
+--       7 '1' to go on with a sweep that found more than fitted, 8 max deliveries, 9 dead max_size, 10 dead when_full,
+--       11 max_delay in ms, 12 consumers idle for so many ms and with nothing pending are removed,
+--       then entry ids that this consumer has disowned (its other entries are its own business)
+-- Returns: {entries {id, delivery count, fields}, 1 if they must run alone, 1 if more wait to be claimed,
+--       1 if an event waits for a consumer with nothing in hand, ms until the next delayed event or -1, paused, held,
+--       entries that were deleted behind the group's back, buried {event id, ...}, promoted, refused by full dead letters}
+-- Cost: O(due events, at most 200) + one scan of the pending entries per sweep interval and fleet
+-- Idempotent: no; a lost reply leaves claimed entries pending, and `adopt` finds them
+local stream, delayed, dead, stats = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local group, consumer = ARGV[1], ARGV[2]
+local lease, slots, idle_hands = tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5] == '1'
+local max_deliveries, dead_max, when_full, max_delay = tonumber(ARGV[8]), tonumber(ARGV[9]), ARGV[10], tonumber(ARGV[11])
+
+-- Everything that can fail is read here, before the first write.
+local state = redis.call('HMGET', stats, 'swept_ms', 'alive_ms', 'hold_ms', 'pruned_ms', 'paused')
+local due = redis.call('ZRANGEBYSCORE', delayed, '-inf', time_ms(), 'LIMIT', 0, 200)
+redis.call('XLEN', dead)
+redis.call('XPENDING', stream, group)
+local now = time_ms()
+local swept, alive, hold, pruned = tonumber(state[1]), tonumber(state[2]), tonumber(state[3]) or 0, tonumber(state[4]) or 0
+
+-- A first write that is never refused for memory lets the rest run to its end (housekeeping needs no room on balance).
+redis.call('HDEL', stats, 'no_such_field')
+
+local lost, buried, promoted, refused = 0, {}, 0, 0
+
+local function bury(fields, reason, err, deliveries, enqueued_ms)
+  if not dead_has_room(dead, dead_max, when_full) then
+    refused = refused + 1
+    return false
+  end
+  add_dead(dead, stats, dead_max, when_full, fields, reason, err, deliveries, enqueued_ms, now)
+  buried[#buried + 1] = field(fields, 'id')
+  return true
+end
+
+for _, member in ipairs(due) do
+  local fields = unframe(member)
+  if fields then
+    redis.call('ZREM', delayed, member)
+    redis.call('XADD', stream, '*', unpack(fields))
+    promoted = promoted + 1
+  elseif bury({ 'payload', member }, 'undecodable', 'not a member that this queue wrote', 0, now) then
+    redis.call('ZREM', delayed, member)
+  else
+    redis.call('ZADD', delayed, now + max_delay, member)
+  end
+end
+
+-- Nobody looked for half a lease: the server was down, stopped, or its clock stepped. Every pending entry looks expired
+-- now, also those of living consumers, so they get half a lease to renew before anything is claimed.
+if alive and (now - alive > lease / 2 or alive - now > lease / 2) then
+  hold = now + lease / 2
+  redis.call('HSET', stats, 'hold_ms', hold)
+end
+if hold - now > lease / 2 then
+  hold = 0
+end
+redis.call('HSET', stats, 'alive_ms', now)
+
+local entries, alone, more, waits_alone = {}, 0, 0, 0
+local disowned = {}
+for i = 13, #ARGV do
+  disowned[ARGV[i]] = true
+end
+
+-- One expired entry: claim it, bury it, or leave it for a consumer with nothing in hand.
+-- Deliveries count crashes. The last run of an event that crashed is made alone, and only who crashed alone is buried: an
+-- event that was merely prefetched or run beside a killer never is. A second claim past the limit has been such a run.
+local function reclaim(id, count)
+  local entry = redis.call('XRANGE', stream, id, id)[1]
+  if not entry then
+    redis.call('XACK', stream, group, id)
+    lost = lost + 1
+    return
+  end
+  local fields = entry[2]
+  local deliveries = earlier_deliveries(fields) + count
+  if deliveries >= max_deliveries and count >= 2 then
+    if not bury(fields, 'crashed', 'its consumer died while it ran alone', deliveries, entry_ms(id)) then
+      redis.call('ZADD', delayed, now + max_delay, frame(id .. '-' .. count, with_deliveries(fields, deliveries)))
+    end
+    remove(stream, group, id)
+    return
+  end
+  local last_run = deliveries + 1 >= max_deliveries
+  if alone == 1 or (last_run and #entries > 0) or #entries >= slots then
+    more = 1
+    return
+  end
+  if last_run and not idle_hands then
+    waits_alone = 1
+    return
+  end
+  redis.call('XCLAIM', stream, group, consumer, 0, id)
+  entries[#entries + 1] = { id, count + 1, fields }
+  alone = last_run and 1 or 0
+end
+
+local open = ARGV[7] == '1' or not swept or now - swept >= tonumber(ARGV[6]) or swept > now
+if slots > 0 and open and now >= hold then
+  redis.call('HSET', stats, 'swept_ms', now)
+  local from, scanned = '-', 0
+  while more == 0 and scanned < 1000 do
+    local page = redis.call('XPENDING', stream, group, 'IDLE', lease, from, '+', 100)
+    for _, pending in ipairs(page) do
+      from = '(' .. pending[1]
+      if more == 0 and (pending[2] ~= consumer or disowned[pending[1]]) then
+        reclaim(pending[1], pending[4])
+      end
+    end
+    scanned = scanned + #page
+    if #page < 100 then
+      break
+    end
+  end
+  if #entries > 0 then
+    redis.call('HINCRBY', stats, 'reclaimed', #entries)
+  end
+  if lost > 0 then
+    redis.call('HINCRBY', stats, 'lost', lost)
+  end
+end
+
+-- Consumers of ended processes: removed only when nothing is pending for them, or their entries would be lost.
+local idle_limit = tonumber(ARGV[12])
+if now - pruned > idle_limit or pruned > now then
+  redis.call('HSET', stats, 'pruned_ms', now)
+  for _, info in ipairs(redis.call('XINFO', 'CONSUMERS', stream, group)) do
+    local known = {}
+    for i = 1, #info, 2 do
+      known[info[i]] = info[i + 1]
+    end
+    if known['name'] ~= consumer and tonumber(known['pending']) == 0 and tonumber(known['idle']) > idle_limit then
+      redis.call('XGROUP', 'DELCONSUMER', stream, group, known['name'])
+    end
+  end
+end
+
+local next_due, first = -1, redis.call('ZRANGE', delayed, 0, 0, 'WITHSCORES')
+if first[2] then
+  next_due = math.max(0, tonumber(first[2]) - now)
+end
+return { entries, alone, more, waits_alone, next_due, state[5] or '', redis.call('XLEN', stream) + redis.call('ZCARD', delayed),
+  lost, buried, promoted, refused }

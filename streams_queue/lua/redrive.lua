@@ -1,0 +1,42 @@
+--!include entry
+-- Put dead letters back into the queue with a fresh delivery count. Unlike retries, a redrive needs room.
+-- KEYS: 1 stream, 2 delayed, 3 dead, 4 stats
+-- ARGV: 1 max_size, 2 most to put back, then ids of dead letters (none: the oldest ones)
+-- Returns: {how many went back, 1 if the queue is full}
+-- Cost: O(dead letters put back)
+-- Idempotent: a second copy finds the dead letters gone
+redis.call('HGET', KEYS[4], 'redriven')
+local room = tonumber(ARGV[1]) - redis.call('XLEN', KEYS[1]) - redis.call('ZCARD', KEYS[2])
+local limit = math.max(0, math.min(room, tonumber(ARGV[2])))
+local entries = {}
+if #ARGV == 2 and limit > 0 then
+  entries = redis.call('XRANGE', KEYS[3], '-', '+', 'COUNT', limit)
+end
+for i = 3, #ARGV do
+  local entry = redis.call('XRANGE', KEYS[3], ARGV[i], ARGV[i])[1]
+  if entry and #entries < limit then
+    entries[#entries + 1] = entry
+  end
+end
+
+local OWN_FIELDS = 10
+for _, entry in ipairs(entries) do
+  local id, fields, original = entry[1], entry[2], {}
+  local own = fields[#fields - OWN_FIELDS + 1] == 'reason' and OWN_FIELDS or 0
+  for i = 1, #fields - own do
+    original[i] = fields[i]
+  end
+  original = with_deliveries(original, 0)
+  for i = 1, #original, 2 do
+    if original[i] == 'meta' then
+      local meta = string.gsub(original[i + 1], ',"rf":"[%d-]*"', '', 1)
+      original[i + 1] = string.gsub(meta, '^{"d":0', '{"d":0,"rf":"' .. id .. '"', 1)
+    end
+  end
+  redis.call('XADD', KEYS[1], '*', unpack(original))
+  redis.call('XDEL', KEYS[3], id)
+end
+if #entries > 0 then
+  redis.call('HINCRBY', KEYS[4], 'redriven', #entries)
+end
+return { #entries, #entries >= room and 1 or 0 }

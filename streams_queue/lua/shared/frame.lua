@@ -1,0 +1,28 @@
+-- Members of the delayed set: a unique prefix and the entry's fields, each written as <length>:<bytes>.
+-- No cjson or cmsgpack round trip: [] would become {}, big integers would round.
+
+local function frame(prefix, fields)
+  local parts = { #prefix .. ':' .. prefix }
+  for i = 1, #fields do
+    parts[i + 1] = #fields[i] .. ':' .. fields[i]
+  end
+  return table.concat(parts)
+end
+
+-- The fields of a member, or nil if it was not written by frame().
+local function unframe(member)
+  local parts, position = {}, 1
+  while position <= #member do
+    local _, colon, length = string.find(member, '^(%d+):', position)
+    if not colon or #length > 10 or colon + tonumber(length) > #member then
+      return nil
+    end
+    position = colon + tonumber(length) + 1
+    parts[#parts + 1] = string.sub(member, colon + 1, position - 1)
+  end
+  if #parts < 3 or #parts % 2 == 0 then
+    return nil
+  end
+  table.remove(parts, 1)
+  return parts
+end

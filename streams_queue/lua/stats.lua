@@ -1,0 +1,12 @@
+--!include entry group
+-- One consistent look at all figures.
+-- KEYS: 1 stream, 2 delayed, 3 dead, 4 stats
+-- ARGV: 1 group
+-- Returns: {entries in the stream, pending, delayed, dead, consumers, oldest waiting entry id or '', server time in ms,
+--       flat list of the stats hash}
+-- Cost: O(consumers)
+-- Idempotent: reads only
+local info = group_info(KEYS[1], ARGV[1])
+local oldest = redis.call('XRANGE', KEYS[1], '(' .. info['last-delivered-id'], '+', 'COUNT', 1)[1]
+return { redis.call('XLEN', KEYS[1]), info['pending'], redis.call('ZCARD', KEYS[2]), redis.call('XLEN', KEYS[3]),
+  info['consumers'], oldest and oldest[1] or '', time_ms(), redis.call('HGETALL', KEYS[4]) }

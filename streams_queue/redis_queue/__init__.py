@@ -1,0 +1,5 @@
+"""The event queue on Redis Streams with a consumer group."""
+
+from streams_queue.redis_queue.queue import RedisEventQueue
+
+__all__ = ["RedisEventQueue"]

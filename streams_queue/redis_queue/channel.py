@@ -1,0 +1,166 @@
+"""A session's way to the server: its links, whether the queue is open there, and whether there is an outage."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from streams_queue.errors import BackendError, BackendRejected, BackendTimeout, BackendUnavailable
+from streams_queue.observer import Observers
+from streams_queue.redis_client import Endpoint, Link, worth_retrying
+from streams_queue.redis_queue.commands import StreamCommands
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+
+
+class Outage:
+    """Notices that the server cannot be reached, and says so once when it begins and once when it ends."""
+
+    def __init__(self, address: str) -> None:
+        self._address = address
+        self._since: float | None = None
+        self.count = 0
+
+    @property
+    def is_on(self) -> bool:
+        """Whether the last that was heard of the server is a failure."""
+        return self._since is not None
+
+    def failed(self, error: BackendError) -> None:
+        """Note a failure."""
+        if self._since is None:
+            self._since = time.monotonic()
+            self.count += 1
+            logger.warning("No answer from %s (%s); reconnecting until it is back", self._address, error)
+
+    def ended(self) -> None:
+        """Note an answer."""
+        if self._since is not None:
+            logger.info("%s answers again after %.1f s", self._address, time.monotonic() - self._since)
+            self._since = None
+
+
+class Backoff:
+    """Waits between attempts: doubling from 10 ms to a cap, jittered. Reset by making a new one.
+
+    Args:
+        cap: The longest wait in seconds. It stays far below the lease, so that after an outage every living process has
+            renewed what it holds before anybody may claim it.
+    """
+
+    def __init__(self, cap: float) -> None:
+        self._cap = cap
+        self._wait = 0.01
+
+    def next(self) -> float:
+        """Return the next wait in seconds."""
+        wait, self._wait = self._wait, min(self._cap, self._wait * 2)
+        return wait * random.uniform(0.5, 1.0)  # noqa: S311 - jitter needs no cryptography
+
+
+class Channel:
+    """The links of one session and what is known of the other end.
+
+    Attributes:
+        requests: For everything that is answered at once.
+        reader: For the read that waits; used by the reader alone.
+        producer: For enqueue batches; used by the producer alone.
+        outage: Whether the server answers.
+        on_state_lost: Told when the server turns out to have lost the group, or the whole queue.
+    """
+
+    def __init__(self, endpoint: Endpoint, commands: StreamCommands, observers: Observers, *, backoff_cap: float) -> None:
+        self.commands = commands
+        self.requests = Link(endpoint)
+        self.reader = Link(endpoint)
+        self.producer = Link(endpoint)
+        self.outage = Outage(endpoint.name)
+        self.last_held = 0
+        self._observers = observers
+        self._backoff_cap = backoff_cap
+        self._opening = asyncio.Lock()
+        self._is_open = False
+        self._was_open = False
+
+    def backoff(self) -> Backoff:
+        """Return a fresh backoff for one sequence of attempts."""
+        return Backoff(self._backoff_cap)
+
+    async def open(self) -> None:
+        """Make sure that the queue exists on the server and is ours to share; again after every outage.
+
+        Redis: nothing while it is known to be open, else 1 round trip.
+
+        Raises:
+            BackendError: The server cannot be reached or refuses.
+            StateError: The keys belong to a newer release, or the stream has another group.
+        """
+        if self._is_open:
+            return
+        async with self._opening:
+            if self._is_open:
+                return
+            opened = await self.commands.open(self.requests, reopened=self._was_open)
+            if opened.created and self._was_open:
+                self._report_state_lost(opened.held)
+            self._is_open = self._was_open = True
+            self.last_held = opened.held
+            self.outage.ended()
+
+    def failed(self, error: BackendError) -> None:
+        """Note a failure of any link: what was known of the server may no longer hold."""
+        self._is_open = False
+        if not (isinstance(error, BackendRejected) and error.code == "NOGROUP"):
+            self.outage.failed(error)
+
+    async def retry(self, attempt: Callable[[], Awaitable[T]], *, deadline: float) -> T:
+        """Run an attempt, that must be harmless when repeated, until it succeeds.
+
+        Args:
+            attempt: One round trip; called again after a lost connection or a refusal that passes.
+            deadline: By the event loop's clock; the last error is raised when it has passed.
+
+        Raises:
+            BackendTimeout: No attempt succeeded and one of them may have been applied.
+            BackendUnavailable: None was sent.
+            BackendRejected: Refused for good.
+        """
+        backoff, unknown = self.backoff(), None
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                await self.open()
+                reply = await attempt()
+            except BackendError as error:
+                if isinstance(error, BackendTimeout):
+                    unknown = error
+                self.failed(error)
+                wait = backoff.next()
+                if not _worth_repeating(error) or loop.time() + wait >= deadline:
+                    raise (unknown if isinstance(error, BackendUnavailable) and unknown else error) from None
+                await asyncio.sleep(wait)
+            else:
+                self.outage.ended()
+                return reply
+
+    async def close(self) -> None:
+        """Close all links."""
+        for link in (self.requests, self.reader, self.producer):
+            await link.close()
+
+    def _report_state_lost(self, held: int) -> None:
+        detail = f"the group of {self.commands.keys.stream} was gone; {self.last_held} events were held before, {held} now"
+        logger.error("The server lost the queue's state: %s", detail)
+        self._observers.state_lost(detail)
+        gone = self.last_held - held
+        if gone > 0:
+            self._observers.lost(gone, "state_lost")
+
+
+def _worth_repeating(error: BackendError) -> bool:
+    return worth_retrying(error) or (isinstance(error, BackendRejected) and error.code == "NOGROUP")

@@ -1,0 +1,300 @@
+"""The stream commands: what each Lua script and the blocking read take, and what their replies mean.
+
+Nothing here waits, retries or decides; every method is one command for a link, or one round trip over it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from streams_queue.config import Settings
+from streams_queue.keys import QueueKeys
+from streams_queue.redis_client import Argument, Command, Link, call, script
+
+# The layout of keys and fields that this release reads and writes.
+SCHEMA = 1
+
+PRODUCER_TTL_MS = 24 * 3600 * 1000
+# A dedup window is cut into this many buckets; one more is read on either side, for clocks that differ.
+DEDUP_BUCKETS = 4
+
+RawEntry = tuple[str, int, list[bytes]]
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """What `open` found: whether it had to create the group, and how many events the queue holds."""
+
+    created: bool
+    held: int
+
+
+@dataclass(frozen=True, slots=True)
+class BatchReply:
+    """What became of a batch: see lua/enqueue.lua for `status` and `results`."""
+
+    status: str
+    held: int
+    results: list[str]
+    stored_sequence: int
+
+
+@dataclass(frozen=True, slots=True)
+class Adopted:
+    """Entries that the server had handed to this consumer without its knowledge."""
+
+    entries: list[RawEntry]
+    lost: int
+    more: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Maintained:
+    """What a round of housekeeping did; see lua/maintain.lua."""
+
+    entries: list[RawEntry]
+    alone: bool
+    more: bool
+    waits_alone: bool
+    next_due: float | None
+    paused: str
+    held: int
+    lost: int
+    buried: list[str]
+    promoted: int
+    refused: int
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """One consistent look at a queue; `totals` is the stats hash."""
+
+    entries: int
+    pending: int
+    delayed: int
+    dead: int
+    consumers: int
+    oldest_waiting: str
+    now_ms: int
+    totals: dict[str, str]
+
+
+class StreamCommands:
+    """Speaks for one consumer of one queue.
+
+    Args:
+        settings: Of the queue.
+        consumer: The name under which the server knows this consumer.
+        timeout: Seconds that one round trip may take.
+    """
+
+    def __init__(self, settings: Settings, consumer: str, *, timeout: float) -> None:
+        self._settings = settings
+        self.keys = QueueKeys(settings.namespace, settings.name)
+        self.consumer = consumer
+        self.timeout = timeout
+        self._owner: tuple[str, str] = (settings.group, consumer)
+        self._dead_limits: tuple[Argument, ...] = (settings.dead_letter.max_size, settings.dead_letter.when_full)
+        self._max_delay_ms = milliseconds(settings.retry_policy.max_delay)
+
+    # --- opening and leaving ---
+
+    async def open(self, link: Link, *, reopened: bool) -> Opened:
+        """Check the keys and create the group if it is missing. Redis: 1 round trip."""
+        keys = self.keys
+        created, held, _ = await link.run(
+            script("open"),
+            (keys.stream, keys.delayed, keys.dead, keys.stats),
+            (self._settings.group, SCHEMA, int(reopened)),
+            timeout=self.timeout,
+        )
+        return Opened(bool(created), held)
+
+    async def leave(self, link: Link, producer_id: str) -> bool:
+        """Remove the consumer and the producer's memory; False if entries are still pending for it."""
+        keys = (self.keys.stream, self.keys.producer(producer_id))
+        return bool(await link.run(script("leave"), keys, self._owner, timeout=self.timeout))
+
+    # --- producing ---
+
+    async def enqueue(
+        self,
+        link: Link,
+        *,
+        producer_id: str,
+        sequence: int,
+        confirmed: int,
+        max_size: int,
+        specials: str,
+        bucket: int | None,
+        events: Sequence[Argument],
+        timeout: float,
+    ) -> BatchReply:
+        """Send one batch. `events` are id, payload, meta in turn; `bucket` is given if any of them is deduplicated."""
+        names = self.keys
+        keys = [names.stream, names.delayed, names.dead, names.stats, names.producer(producer_id)]
+        if bucket is not None:
+            around = (bucket, bucket + 1, *(bucket - age for age in range(1, DEDUP_BUCKETS + 1)))
+            keys += [names.dedup(each) for each in around]
+        dedup_ttl_ms = milliseconds(self._settings.dedup_window * (DEDUP_BUCKETS + 2) / DEDUP_BUCKETS)
+        head: tuple[Argument, ...] = (
+            *(self._settings.group, producer_id, sequence, confirmed, max_size, self._settings.overflow),
+            *(PRODUCER_TTL_MS, dedup_ttl_ms, *self._dead_limits, specials),
+        )
+        status, held, words, stored = await link.run(script("enqueue"), keys, (*head, *events), timeout=timeout)
+        return BatchReply(status.decode(), held, words.decode().split(), stored)
+
+    # --- consuming ---
+
+    def read(self, count: int, block_ms: int | None) -> Command:
+        """Return the command that reads new entries; `block_ms` is at least 1, or None not to wait."""
+        waiting: Command = () if block_ms is None else ("BLOCK", block_ms)
+        return ("XREADGROUP", "GROUP", *self._owner, "COUNT", count, *waiting, "STREAMS", self.keys.stream, ">")
+
+    @staticmethod
+    def read_reply(reply: Any) -> list[RawEntry]:
+        """Return the entries of a read; every new entry has been delivered once."""
+        return [(entry[0].decode(), 1, entry[1]) for entry in reply[0][1]] if reply else []
+
+    def ack(self, entry_ids: Sequence[str]) -> Command:
+        """Return the command that acknowledges and deletes at most 1000 entries."""
+        return call(script("ack"), (self.keys.stream, self.keys.stats), (self._settings.group, *entry_ids))
+
+    async def ack_now(self, link: Link, entry_ids: Sequence[str]) -> None:
+        """Acknowledge and delete at most 1000 entries. Redis: 1 round trip."""
+        keys = (self.keys.stream, self.keys.stats)
+        await link.run(script("ack"), keys, (self._settings.group, *entry_ids), timeout=self.timeout)
+
+    async def nack(self, link: Link, entry_id: str, count: int, *, delay: float, counted: bool) -> str:
+        """Put an event back after `delay` seconds; returns held, lost or gone."""
+        keys = (self.keys.stream, self.keys.delayed, self.keys.stats)
+        args = (*self._owner, entry_id, count, milliseconds(delay), int(counted))
+        return _word(await link.run(script("nack"), keys, args, timeout=self.timeout))
+
+    async def release(self, link: Link, held: Sequence[tuple[str, int]]) -> list[str]:
+        """Give at most 500 events back; returns held, lost or gone for each."""
+        keys = (self.keys.stream, self.keys.stats)
+        return _words(await link.run(script("release"), keys, (*self._owner, *_flat(held)), timeout=self.timeout))
+
+    async def extend(self, link: Link, held: Sequence[tuple[str, int]], *, timeout: float) -> list[str]:
+        """Renew at most 500 leases; returns held, lost or gone for each."""
+        return _words(
+            await link.run(script("extend"), (self.keys.stream,), (*self._owner, *_flat(held)), timeout=timeout)
+        )
+
+    async def dead_letter(self, link: Link, entry_id: str, count: int, *, reason: str, error: str) -> str:
+        """Bury an event; returns held, refused, lost or gone."""
+        keys = (self.keys.stream, self.keys.delayed, self.keys.dead, self.keys.stats)
+        args = (*self._owner, entry_id, count, reason, error, *self._dead_limits, self._max_delay_ms)
+        return _word(await link.run(script("dead_letter"), keys, args, timeout=self.timeout))
+
+    async def adopt(self, link: Link, known: Sequence[str], *, limit: int) -> Adopted:
+        """Fetch what is pending for this consumer and not among `known`."""
+        keys = (self.keys.stream, self.keys.stats)
+        entries, lost, more = await link.run(
+            script("adopt"), keys, (*self._owner, limit, *known), timeout=self.timeout
+        )
+        return Adopted(_raw(entries), lost, bool(more))
+
+    async def maintain(
+        self, link: Link, *, slots: int, empty: bool, go_on: bool, interval: float, prune_after: float, disowned: Sequence[str]
+    ) -> Maintained:
+        """Promote what is due and claim what crashed consumers left, at most `slots` events."""
+        names, settings = self.keys, self._settings
+        reply = await link.run(
+            script("maintain"),
+            (names.stream, names.delayed, names.dead, names.stats),
+            (
+                *self._owner,
+                *(milliseconds(settings.lease), slots, int(empty), milliseconds(interval), int(go_on)),
+                *(settings.retry_policy.max_deliveries, *self._dead_limits, self._max_delay_ms),
+                *(milliseconds(prune_after), *disowned),
+            ),
+            timeout=self.timeout,
+        )
+        entries, alone, more, waits_alone, next_due, paused, held, lost, buried, promoted, refused = reply
+        return Maintained(
+            entries=_raw(entries),
+            alone=bool(alone),
+            more=bool(more),
+            waits_alone=bool(waits_alone),
+            next_due=None if next_due < 0 else next_due / 1000,
+            paused=_word(paused),
+            held=held,
+            lost=lost,
+            buried=_words(buried),
+            promoted=promoted,
+            refused=refused,
+        )
+
+    # --- looking and operating ---
+
+    async def figures(self, link: Link) -> Figures:
+        """Return all figures in one round trip."""
+        names = self.keys
+        keys = (names.stream, names.delayed, names.dead, names.stats)
+        reply = await link.run(script("stats"), keys, (self._settings.group,), timeout=self.timeout)
+        entries, pending, delayed, dead, consumers, oldest, now_ms, flat = reply
+        totals = dict(zip(_words(flat[::2]), _words(flat[1::2]), strict=True))
+        return Figures(entries, pending, delayed, dead, consumers, _word(oldest), now_ms, totals)
+
+    async def peek(self, link: Link, count: int) -> tuple[list[RawEntry], list[tuple[float, list[bytes]]]]:
+        """Return waiting entries and delayed events (due in milliseconds), at most `count` together."""
+        keys = (self.keys.stream, self.keys.delayed)
+        waiting, delayed = await link.run(script("peek"), keys, (self._settings.group, count), timeout=self.timeout)
+        return [(entry[0].decode(), 0, entry[1]) for entry in waiting], [(float(due), flat) for due, flat in delayed]
+
+    def list_dead(self, count: int, after: str | None) -> Command:
+        """Return the command that lists dead letters, oldest first."""
+        return ("XRANGE", self.keys.dead, "-" if after is None else f"({after}", "+", "COUNT", count)
+
+    async def redrive(self, link: Link, max_size: int, limit: int, dead_ids: Sequence[str]) -> tuple[int, bool]:
+        """Put at most `limit` dead letters back, the oldest if no id is given; returns how many, and if the queue is full."""
+        names = self.keys
+        keys = (names.stream, names.delayed, names.dead, names.stats)
+        redriven, full = await link.run(script("redrive"), keys, (max_size, limit, *dead_ids), timeout=self.timeout)
+        return redriven, bool(full)
+
+    async def purge(self, link: Link, limit: int) -> tuple[int, bool]:
+        """Move at most `limit` waiting and delayed events to the dead letters; returns how many, and if these are full."""
+        names = self.keys
+        keys = (names.stream, names.delayed, names.dead, names.stats)
+        args = (self._settings.group, limit, *self._dead_limits)
+        moved, full = await link.run(script("purge"), keys, args, timeout=self.timeout)
+        return moved, bool(full)
+
+    async def purge_dead(self, link: Link, dead_ids: Sequence[str]) -> int:
+        """Delete at most 1000 dead letters, or all if no id is given; returns how many there were."""
+        deleted: int = await link.run(
+            script("purge_dead"), (self.keys.dead, self.keys.stats), dead_ids, timeout=self.timeout
+        )
+        return deleted
+
+    def set_paused(self, paused: str) -> Command:
+        """Return the command that pauses `intake`, `delivery`, both (comma between), or nothing."""
+        if paused:
+            return ("HSET", self.keys.stats, "paused", paused)
+        return ("HDEL", self.keys.stats, "paused")
+
+
+def milliseconds(seconds: float) -> int:
+    """Return seconds as whole milliseconds, rounded up, so that nothing above 0 becomes 0."""
+    return -int(-seconds * 1000 // 1)
+
+
+def _flat(held: Iterable[tuple[str, int]]) -> list[Argument]:
+    return [value for pair in held for value in pair]
+
+
+def _word(value: bytes) -> str:
+    return value.decode("utf-8", "replace")
+
+
+def _words(values: Iterable[bytes]) -> list[str]:
+    return [_word(value) for value in values]
+
+
+def _raw(entries: Iterable[Any]) -> list[RawEntry]:
+    return [(entry_id.decode(), count, flat) for entry_id, count, flat in entries]

@@ -1,0 +1,142 @@
+"""From the raw fields of a stream entry to a delivery, or to the reason why not. Pure."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from streams_queue.codec import Codec, Meta, decode_meta
+from streams_queue.errors import DecodeError
+from streams_queue.messages import DeadLetter, Delivery, WaitingEvent
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """An entry that no release can read: it goes to the dead letters."""
+
+    reason: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class Newer:
+    """An entry that a newer release wrote: it is left for a newer consumer."""
+
+    version: int
+
+
+def fields_of(flat: Sequence[bytes]) -> dict[str, bytes]:
+    """Return a flat list of names and values as a mapping; of a name that comes twice the last one counts."""
+    return {name.decode("utf-8", "replace"): value for name, value in zip(flat[::2], flat[1::2], strict=False)}
+
+
+def read_entry(entry_id: str, count: int, flat: Sequence[bytes], codec: Codec, max_bytes: int) -> Delivery | Broken | Newer:
+    """Turn an entry into a delivery.
+
+    Args:
+        entry_id: The stream's id, `<milliseconds>-<number>`.
+        count: The delivery count of the pending entry, this delivery included.
+        flat: Names and values as they are stored.
+        codec: Reads the payload.
+        max_bytes: The largest payload that is handed to a handler.
+    """
+    fields = fields_of(flat)
+    missing = [name for name in ("id", "payload", "meta") if name not in fields]
+    if missing:
+        return Broken("undecodable", f"the entry has no field {', '.join(missing)}")
+    try:
+        meta = decode_meta(fields["meta"])
+        if meta.is_newer:
+            return Newer(meta.version)
+        if len(fields["payload"]) > max_bytes:
+            return Broken("too_large", f"the payload is {len(fields['payload'])} bytes; max_event_bytes is {max_bytes}")
+        return _delivery(entry_id, count, fields, meta, codec)
+    except (DecodeError, UnicodeDecodeError) as error:
+        return Broken("undecodable", str(error) if isinstance(error, DecodeError) else "the id is not UTF-8")
+
+
+def _delivery(entry_id: str, count: int, fields: Mapping[str, bytes], meta: Meta, codec: Codec) -> Delivery:
+    return Delivery(
+        payload=codec.decode(fields["payload"]),
+        event_id=fields["id"].decode(),
+        entry_id=entry_id,
+        deliveries=meta.deliveries + count,
+        headers=meta.headers,
+        enqueued_at=milliseconds_of(entry_id) / 1000,
+    )
+
+
+def milliseconds_of(entry_id: str) -> int:
+    """Return when an entry was added, in milliseconds since the epoch by the server's clock."""
+    return int(entry_id.partition("-")[0])
+
+
+def read_dead_letter(dead_id: str, flat: Sequence[bytes], codec: Codec) -> DeadLetter:
+    """Turn an entry of the dead letters into what an operator looks at; a payload that cannot be read is None."""
+    fields = fields_of(flat)
+    return DeadLetter(
+        dead_id=dead_id,
+        event_id=_text(fields.get("id")),
+        payload=_payload_or_none(fields, codec),
+        reason=_text(fields.get("reason")) or "unknown",
+        error=_text(fields.get("error")),
+        deliveries=_number(fields.get("deliveries")),
+        enqueued_at=_number(fields.get("enqueued_ms")) / 1000,
+        died_at=_number(fields.get("died_ms"), milliseconds_of(dead_id)) / 1000,
+        raw=fields,
+    )
+
+
+def read_waiting(entry_id: str, flat: Sequence[bytes], codec: Codec) -> WaitingEvent:
+    """Turn a waiting entry into what `peek` shows."""
+    fields = fields_of(flat)
+    return WaitingEvent(
+        payload=_payload_or_none(fields, codec),
+        event_id=_text(fields.get("id")),
+        entry_id=entry_id,
+        state="waiting",
+        deliveries=_earlier_deliveries(fields),
+    )
+
+
+def read_delayed(due_ms: float, flat: Sequence[bytes], codec: Codec) -> WaitingEvent:
+    """Turn a delayed event into what `peek` shows."""
+    fields = fields_of(flat)
+    return WaitingEvent(
+        payload=_payload_or_none(fields, codec),
+        event_id=_text(fields.get("id")),
+        entry_id=None,
+        state="delayed",
+        due_at=due_ms / 1000,
+        deliveries=_earlier_deliveries(fields),
+    )
+
+
+def digest(event_id: str) -> str:
+    """Return 96 bits that stand for an event id in the dedup buckets, as 16 characters that Lua and logs can print."""
+    return base64.urlsafe_b64encode(hashlib.blake2b(event_id.encode(), digest_size=12).digest()).decode()
+
+
+def _payload_or_none(fields: Mapping[str, bytes], codec: Codec) -> Any:
+    try:
+        return codec.decode(fields["payload"])
+    except (KeyError, DecodeError):
+        return None
+
+
+def _earlier_deliveries(fields: Mapping[str, bytes]) -> int:
+    try:
+        return decode_meta(fields["meta"]).deliveries
+    except (KeyError, DecodeError):
+        return 0
+
+
+def _text(value: bytes | None) -> str:
+    return value.decode("utf-8", "replace") if value is not None else ""
+
+
+def _number(value: bytes | None, default: int = 0) -> int:
+    return int(value) if value is not None and value.isdigit() else default

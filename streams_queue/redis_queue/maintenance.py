@@ -1,0 +1,136 @@
+"""Housekeeping of a consuming session: promote what is due, claim what crashed consumers left, remove dead consumers.
+
+Every consuming process does it; the script lets only one per interval sweep the pending entries for the whole fleet.
+See docs/decisions/0005-reclaim.md.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from streams_queue.config import Settings
+from streams_queue.errors import BackendError
+from streams_queue.observer import Observers
+from streams_queue.redis_queue.channel import Channel
+from streams_queue.redis_queue.commands import Maintained
+from streams_queue.redis_queue.leases import Leases
+from streams_queue.redis_queue.reader import Reader
+
+logger = logging.getLogger(__name__)
+
+SWEEP_INTERVAL = 0.8
+
+
+class Maintenance:
+    """A task that keeps the queue in order while this session consumes."""
+
+    def __init__(
+        self, channel: Channel, leases: Leases, reader: Reader, settings: Settings, observers: Observers
+    ) -> None:
+        self._channel = channel
+        self._leases = leases
+        self._reader = reader
+        self._observers = observers
+        self._interval = min(SWEEP_INTERVAL, settings.lease / 4)
+        self._prune_after = max(300.0, 10 * settings.lease)
+        self._drain_for = max(1.0, settings.lease)
+        self._more = False
+        self._drain_until = 0.0
+        self._drain_again_at = 0.0
+        self._kicked = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Start the task, once."""
+        if self._task is None:
+            self._task = asyncio.create_task(self._run(), name="streams_queue.maintenance")
+
+    def hungry(self) -> None:
+        """A caller waits: if a sweep has left something to claim, do not wait for the next one."""
+        if self._more or self._drain_until:
+            self._kicked.set()
+
+    def kick(self) -> None:
+        """Do the next round now."""
+        self._kicked.set()
+
+    def due_in(self, seconds: float) -> None:
+        """An event was put back that is due in so many seconds: look again then, if that is before the next round."""
+        if seconds < self._interval:
+            asyncio.get_running_loop().call_later(seconds, self.kick)
+
+    def close(self) -> None:
+        """Stop at once."""
+        if self._task is not None:
+            self._task.cancel()
+
+    async def _run(self) -> None:
+        while True:
+            wait = self._interval
+            try:
+                wait = self._judge(await self._round())
+            except BackendError as error:
+                self._channel.failed(error)
+            except Exception:
+                logger.exception("Housekeeping failed in a way that it should not; going on")
+            await self._sleep(wait)
+
+    async def _round(self) -> Maintained:
+        await self._channel.open()
+        return await self._channel.commands.maintain(
+            self._channel.requests,
+            slots=self._reader.free_slots(),
+            empty=self._leases.in_hand == 0,
+            go_on=self._more or self._drain_until > 0,
+            interval=self._interval,
+            prune_after=self._prune_after,
+            disowned=self._leases.disowned(),
+        )
+
+    def _judge(self, done: Maintained) -> float:
+        """Act on what the round found; return how many seconds to wait for the next one."""
+        self._channel.last_held = done.held
+        self._reader.pause("delivery" in done.paused)
+        self._report(done)
+        self._decide_on_draining(done)
+        if done.entries:
+            self._reader.claimed(done.entries, alone=done.alone)
+        self._more = done.more
+        if done.more and self._reader.free_slots() > 0:
+            return 0.0
+        return self._interval if done.next_due is None else min(self._interval, done.next_due)
+
+    def _report(self, done: Maintained) -> None:
+        if done.lost:
+            logger.error("%d pending events had been deleted from the stream behind the queue's back", done.lost)
+            self._observers.lost(done.lost, "deleted")
+        for event_id in done.buried:
+            logger.warning("Event %s goes to the dead letters: its consumers died", event_id)
+            self._observers.dead(event_id, "crashed")
+        if done.refused:
+            logger.error("Dead letters are full: %d events stay delayed", done.refused)
+
+    def _decide_on_draining(self, done: Maintained) -> None:
+        """An event that crashed its consumers runs alone: empty our hands for it, but not for ever, nor again at once."""
+        now = asyncio.get_running_loop().time()
+        if done.waits_alone and not self._drain_until and now >= self._drain_again_at:
+            self._drain_until = now + self._drain_for
+            self._reader.drain(True)
+        elif self._drain_until and (not done.waits_alone or now >= self._drain_until):
+            self._drain_until = 0.0
+            self._drain_again_at = now + (4 * self._drain_for if done.waits_alone else 0.0)
+            self._reader.drain(False)
+
+    async def _sleep(self, wait: float) -> None:
+        self._kicked.clear()
+        if self._drain_until and self._leases.in_hand == 0:
+            wait = min(wait, 0.02)
+        if wait <= 0:
+            await asyncio.sleep(0)
+            return
+        try:
+            async with asyncio.timeout(wait):
+                await self._kicked.wait()
+        except TimeoutError:
+            pass

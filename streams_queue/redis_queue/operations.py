@@ -1,0 +1,167 @@
+"""The operator's verbs: look at the queue, bury, redrive, purge, pause."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from streams_queue.codec import Codec
+from streams_queue.config import Settings
+from streams_queue.errors import BackendError, UsageError
+from streams_queue.messages import DeadLetter, QueueStats, WaitingEvent
+from streams_queue.redis_queue.commands import Figures
+from streams_queue.redis_queue.entries import milliseconds_of, read_dead_letter, read_delayed, read_waiting
+from streams_queue.redis_queue.session import Session
+from streams_queue.redis_queue.size import LocalSize
+
+logger = logging.getLogger(__name__)
+
+_CHUNK = 500
+_TOTALS = (
+    *("enqueued", "acked", "retried", "released", "reclaimed", "dead", "rejected", "duplicates"),
+    *("redriven", "purged", "dead_purged", "dropped", "lost", "state_lost"),
+)
+
+
+class Operations:
+    """What operators ask of a queue, through its current session.
+
+    Args:
+        settings: Of the queue.
+        codec: Reads payloads for showing them.
+        size: Is corrected by every look at the server's figures.
+        session: Returns the session to use.
+    """
+
+    def __init__(self, settings: Settings, codec: Codec, size: LocalSize, session: Callable[[], Session]) -> None:
+        self._settings = settings
+        self._codec = codec
+        self._size = size
+        self._session = session
+
+    async def figures(self, patience: float) -> tuple[Figures, int]:
+        """Return the server's figures and the number of waiting events. Redis: 1 round trip."""
+        session = self._session()
+        figures = await session.channel.retry(
+            lambda: session.commands.figures(session.channel.requests), deadline=session.loop.time() + patience
+        )
+        waiting = max(0, figures.entries - figures.pending + session.reader.buffered)
+        self._size.set(waiting)
+        return figures, waiting
+
+    async def stats(self, max_size: int) -> QueueStats:
+        """Return one consistent look at all figures. Redis: 1 round trip."""
+        figures, waiting = await self.figures(self._settings.enqueue_timeout)
+        oldest = figures.oldest_waiting
+        return QueueStats(
+            waiting=waiting,
+            in_flight=max(0, figures.entries - waiting),
+            delayed=figures.delayed,
+            dead=figures.dead,
+            max_size=max_size,
+            oldest_waiting_age=max(0, figures.now_ms - milliseconds_of(oldest)) / 1000 if oldest else None,
+            consumers=figures.consumers,
+            paused=bool(figures.totals.get("paused")),
+            totals={name: int(figures.totals.get(name, 0)) for name in _TOTALS},
+        )
+
+    async def health(self) -> dict[str, Any]:
+        """Return what the server says of the queue, with `error` where something is wrong. Redis: 1 round trip."""
+        session = self._session()
+        try:
+            figures, waiting = await self.figures(session.commands.timeout)
+        except BackendError as error:
+            return {"status": "unhealthy", "redis_connected": False, "queue_depth": 0, "processing": 0, "error": str(error)}
+        health = {
+            "status": "healthy",
+            "redis_connected": True,
+            "queue_depth": waiting,
+            "processing": max(0, figures.entries - waiting),
+            "delayed": figures.delayed,
+            "dead": figures.dead,
+            "paused": bool(figures.totals.get("paused")),
+        }
+        limits = self._settings.dead_letter
+        if limits.when_full == "refuse" and figures.dead >= limits.max_size:
+            health |= {"status": "unhealthy", "error": "the dead letters are full"}
+        return health
+
+    async def peek(self, count: int) -> list[WaitingEvent]:
+        """Return the next waiting events and then the next due delayed ones. Redis: 1 round trip."""
+        session = self._session()
+        waiting, delayed = await self._retry(lambda: session.commands.peek(session.channel.requests, count))
+        seen = [read_waiting(entry_id, flat, self._codec) for entry_id, _, flat in waiting]
+        return seen + [read_delayed(due_ms, flat, self._codec) for due_ms, flat in delayed]
+
+    async def dead_letters(self, count: int, after: str | None) -> list[DeadLetter]:
+        """Return dead letters, oldest first. Redis: 1 round trip."""
+        session = self._session()
+        (reply,) = await self._retry(lambda: self._call(session, session.commands.list_dead(count, after)))
+        return [read_dead_letter(dead_id.decode(), flat, self._codec) for dead_id, flat in reply]
+
+    async def redrive(self, max_size: int, dead_ids: tuple[str, ...], count: int | None) -> int:
+        """Put dead letters back, in chunks; stops when the queue is full. Redis: 1 round trip per 500."""
+        total, start = 0, 0
+        left = len(dead_ids) or (sys.maxsize if count is None else count)
+        while left > 0:
+            chunk = dead_ids[start : start + _CHUNK]
+            limit = min(_CHUNK, left)
+            redriven, full = await self._redrive_chunk(max_size, limit, chunk)
+            total, start, left = total + redriven, start + limit, left - limit
+            if full or (not dead_ids and redriven < limit):
+                break
+        self._size.add(total)
+        return total
+
+    async def _redrive_chunk(self, max_size: int, limit: int, dead_ids: tuple[str, ...]) -> tuple[int, bool]:
+        session = self._session()
+        redriven: tuple[int, bool] = await self._retry(
+            lambda: session.commands.redrive(session.channel.requests, max_size, limit, dead_ids)
+        )
+        return redriven
+
+    async def purge(self, to: str) -> int:
+        """Move all waiting and delayed events to the dead letters, in chunks. Redis: 1 round trip per 500."""
+        if to != "dead":
+            raise UsageError(f"purge moves events to 'dead', not to {to!r}; only purge_dead deletes")
+        session, total = self._session(), 0
+        while True:
+            moved, full = await self._retry(lambda: session.commands.purge(session.channel.requests, _CHUNK))
+            total += moved
+            if full or moved < _CHUNK:
+                break
+        if full:
+            logger.error("The dead letters are full: purge stopped after %d events", total)
+        await self.figures(self._settings.enqueue_timeout)
+        return total
+
+    async def purge_dead(self, dead_ids: tuple[str, ...], who: str) -> int:
+        """Delete dead letters for good, in chunks. Redis: 1 round trip per 500."""
+        session, total = self._session(), 0
+        for start in range(0, max(1, len(dead_ids)), _CHUNK):
+            chunk = dead_ids[start : start + _CHUNK]
+            total += await self._retry(
+                lambda chunk=chunk: session.commands.purge_dead(session.channel.requests, chunk)  # type: ignore[misc]
+            )
+        logger.warning("%d dead letters deleted for good, asked for by %s", total, who)
+        return total
+
+    async def set_paused(self, paused: str) -> None:
+        """Pause `intake`, `delivery`, both (comma between) or nothing, for all processes. Redis: 1 round trip."""
+        session = self._session()
+        await self._retry(lambda: self._call(session, session.commands.set_paused(paused)))
+        session.maintenance.kick()
+
+    async def _retry(self, attempt: Callable[[], Any]) -> Any:
+        session = self._session()
+        return await session.channel.retry(attempt, deadline=session.loop.time() + self._settings.enqueue_timeout)
+
+    @staticmethod
+    async def _call(session: Session, command: tuple[str | bytes | int, ...]) -> list[Any]:
+        replies = await session.channel.requests.call(command, timeout=session.commands.timeout)
+        for reply in replies:
+            if isinstance(reply, BackendError):
+                raise reply
+        return replies

@@ -1,0 +1,320 @@
+"""Enqueueing: calls join the batch that is forming while one is on its way; every batch is written once.
+
+A producer has an id and numbers its batches. The server keeps the last number and its reply, so that a batch may be sent
+again after a lost reply, and one that comes late is refused. One batch is outstanding at a time.
+See docs/decisions/0004-idempotent-producer.md.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from streams_queue.errors import BackendError, BackendTimeout, BackendUnavailable, QueueClosed, StateError
+from streams_queue.messages import Receipt, ReceiptStatus
+from streams_queue.observer import Observers
+from streams_queue.redis_client import Argument, worth_retrying
+from streams_queue.redis_queue.channel import Channel
+from streams_queue.redis_queue.commands import DEDUP_BUCKETS, PRODUCER_TTL_MS, BatchReply, milliseconds
+from streams_queue.redis_queue.entries import digest
+
+logger = logging.getLogger(__name__)
+
+MAX_BATCH_EVENTS = 500
+MAX_BATCH_BYTES = 4 * 1024 * 1024
+_STATUS = {"D": ReceiptStatus.DUPLICATE, "F": ReceiptStatus.FULL, "P": ReceiptStatus.PAUSED, "L": ReceiptStatus.ACCEPTED}
+
+
+@dataclass(frozen=True, slots=True)
+class NewEvent:
+    """An event on its way in, encoded.
+
+    Attributes:
+        event_id: The caller's id, or one that the queue made.
+        payload: Encoded.
+        meta: Encoded.
+        delay: Seconds before it may be handed out.
+        deduplicated: Whether the id is the caller's, and so to be kept for the dedup window.
+    """
+
+    event_id: str
+    payload: bytes
+    meta: bytes
+    delay: float = 0.0
+    deduplicated: bool = False
+
+
+@dataclass(eq=False, slots=True)
+class _Call:
+    """One caller's events and the future on which it waits."""
+
+    events: Sequence[NewEvent]
+    deadline: float
+    reply: asyncio.Future[list[Receipt]]
+    size_bytes: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.size_bytes = sum(len(event.payload) for event in self.events)
+
+
+@dataclass(eq=False, slots=True)
+class Batch:
+    """Events that are written together or not at all, under one sequence of one producer.
+
+    Attributes:
+        maybe_written: Whether a copy was sent whose fate is unknown.
+        size: How many events it holds.
+    """
+
+    producer_id: str
+    sequence: int
+    confirmed: int
+    bucket: int | None
+    events: list[NewEvent]
+    max_size: int
+    maybe_written: bool = False
+
+    @property
+    def size(self) -> int:
+        """How many events it holds."""
+        return len(self.events)
+
+    @property
+    def specials(self) -> str:
+        """The delays and digests of those events that have one, for lua/enqueue.lua."""
+        return "".join(
+            f"{index},{milliseconds(event.delay) if event.delay else ''},"
+            f"{digest(event.event_id) if event.deduplicated else ''};"
+            for index, event in enumerate(self.events, 1)
+            if event.delay or event.deduplicated
+        )
+
+    def arguments(self) -> list[Argument]:
+        """Return id, payload and meta of all events in turn."""
+        return [part for event in self.events for part in (event.event_id, event.payload, event.meta)]
+
+    def receipts(self, results: Sequence[str]) -> list[Receipt]:
+        """Return one receipt per event for the script's words."""
+        return [_receipt(event.event_id, word) for event, word in zip(self.events, results, strict=True)]
+
+
+def _receipt(event_id: str, word: str) -> Receipt:
+    status = _STATUS.get(word)
+    if status is None:
+        return Receipt(ReceiptStatus.ACCEPTED, event_id, word)
+    return Receipt(status, event_id)
+
+
+class Producer:
+    """Writes events for one session.
+
+    Attributes:
+        id: Under which the server keeps the last batch; never crosses a fork.
+        keep_unresolved: Whether a batch whose fate stays unknown is kept, to be sent again verbatim with `resolve`.
+    """
+
+    def __init__(self, channel: Channel, observers: Observers, *, dedup_window: float, attempt_timeout: float) -> None:
+        self._channel = channel
+        self._observers = observers
+        self._bucket_width = max(dedup_window, 0.001) / DEDUP_BUCKETS
+        self._attempt_timeout = attempt_timeout
+        self._forming: deque[_Call] = deque()
+        self._sender: asyncio.Task[None] | None = None
+        self._closed = False
+        self.keep_unresolved = False
+        self.max_size = 0
+        self._start_over()
+
+    def _start_over(self) -> None:
+        self.id = secrets.token_hex(8)
+        self._sequence = 0
+        self._confirmed = 0
+        self._confirmed_at = time.monotonic()
+        self._confirmed_counts: deque[tuple[int, int]] = deque(maxlen=1000)
+
+    async def add(self, events: Sequence[NewEvent], deadline: float) -> list[Receipt]:
+        """Write events, in order, together with those of other callers.
+
+        Args:
+            events: At most MAX_BATCH_EVENTS.
+            deadline: By the event loop's clock.
+
+        Redis: 1 round trip per batch.
+        Cancelled: The batch is sent all the same; the caller does not learn what became of it.
+
+        Raises:
+            BackendUnavailable: Not sent before the deadline.
+            BackendTimeout: Sent, and no answer before the deadline.
+            BackendRejected: Refused.
+        """
+        if self._closed:
+            raise QueueClosed
+        call = _Call(events, deadline, asyncio.get_running_loop().create_future())
+        self._forming.append(call)
+        if self._sender is None:
+            self._sender = asyncio.create_task(self._send_all(), name="streams_queue.producer")
+        return await call.reply
+
+    async def resolve(self, batch: Batch) -> list[Receipt]:
+        """Send a batch of unknown fate again, verbatim; return what became of its events, then or now."""
+        batch.maybe_written = True
+        reply = await self._send(batch, self._attempt_timeout)
+        if reply.status not in ("ok", "replayed"):
+            raise StateError(f"batch {batch.sequence} of producer {batch.producer_id} cannot be resolved: {reply.status}")
+        return batch.receipts(reply.results)
+
+    async def finish(self, timeout: float) -> None:
+        """Take no more events; wait up to `timeout` seconds until those that were taken are written."""
+        self._closed = True
+        if self._sender is not None:
+            await asyncio.wait([self._sender], timeout=timeout)
+
+    def close(self) -> None:
+        """Stop at once. Callers that still wait learn that the outcome is unknown."""
+        self._closed = True
+        if self._sender is not None:
+            self._sender.cancel()
+
+    # --- the sender: one task while there is something to send ---
+
+    async def _send_all(self) -> None:
+        calls: list[_Call] = []
+        try:
+            while calls := self._next_calls():
+                await self._deliver(calls)
+        finally:
+            self._sender = None
+            _fail([*calls, *self._forming], BackendTimeout)
+            self._forming.clear()
+
+    def _next_calls(self) -> list[_Call]:
+        calls: list[_Call] = []
+        events = size_bytes = 0
+        while self._forming:
+            call = self._forming[0]
+            events += len(call.events)
+            size_bytes += call.size_bytes
+            if calls and (events > MAX_BATCH_EVENTS or size_bytes > MAX_BATCH_BYTES):
+                break
+            self._forming.popleft()
+            if not call.reply.done():
+                calls.append(call)
+        return calls
+
+    async def _deliver(self, calls: list[_Call]) -> None:
+        """Send a batch until it is answered, refused, or nobody waits for it any more."""
+        batch = self._make_batch([event for call in calls for event in call.events])
+        loop, backoff = asyncio.get_running_loop(), self._channel.backoff()
+        while waiting := [call for call in calls if not call.reply.done()]:
+            first_deadline = min(call.deadline for call in waiting)
+            try:
+                timeout = max(0.01, min(self._attempt_timeout, first_deadline - loop.time()))
+                reply = await self._send(batch, timeout)
+            except BackendError as error:
+                if not worth_retrying(error):
+                    _fail(waiting, error)
+                    return
+                wait = backoff.next()
+                self._expire(batch, calls, before=loop.time() + wait)
+                await asyncio.sleep(wait)
+            else:
+                self._settle(batch, calls, reply)
+                return
+
+    def _make_batch(self, events: list[NewEvent]) -> Batch:
+        if time.monotonic() - self._confirmed_at > PRODUCER_TTL_MS / 1000 - 600:
+            self._start_over()
+        self._sequence += 1
+        deduplicated = any(event.deduplicated for event in events)
+        bucket = int(time.time() / self._bucket_width) if deduplicated else None
+        return Batch(self.id, self._sequence, self._confirmed, bucket, events, self.max_size)
+
+    async def _send(self, batch: Batch, timeout: float) -> BatchReply:
+        try:
+            await self._channel.open()
+            reply = await self._channel.commands.enqueue(
+                self._channel.producer,
+                producer_id=batch.producer_id,
+                sequence=batch.sequence,
+                confirmed=batch.confirmed,
+                max_size=batch.max_size,
+                specials=batch.specials,
+                bucket=batch.bucket,
+                events=batch.arguments(),
+                timeout=timeout,
+            )
+        except BackendError as error:
+            batch.maybe_written |= isinstance(error, BackendTimeout)
+            self._channel.failed(error)
+            raise
+        self._channel.outage.ended()
+        return reply
+
+    def _expire(self, batch: Batch, calls: list[_Call], *, before: float) -> None:
+        """Tell callers whose time is up; when the batch is to be kept, all of them, because it is out of our hands then."""
+        expired = [call for call in calls if call.deadline <= before]
+        if not batch.maybe_written:
+            _fail(expired, BackendUnavailable)
+        elif expired and self.keep_unresolved:
+            self._start_over()
+            self._hand_over(batch, calls)
+        else:
+            _fail(expired, BackendTimeout)
+
+    def _hand_over(self, batch: Batch, calls: list[_Call]) -> None:
+        for call, positions in _positions(calls):
+            error = BackendTimeout()
+            error.unresolved, error.positions = batch, positions
+            _fail([call], error)
+
+    def _settle(self, batch: Batch, calls: list[_Call], reply: BatchReply) -> None:
+        if reply.status not in ("ok", "replayed"):
+            _fail(calls, StateError(f"the server answered {reply.status} to batch {batch.sequence} of {batch.producer_id}"))
+            return
+        receipts = batch.receipts(reply.results)
+        accepted = sum(receipt.status is ReceiptStatus.ACCEPTED for receipt in receipts)
+        self._check_confirmed(reply)
+        if accepted:
+            self._confirmed, self._confirmed_at = batch.sequence, time.monotonic()
+            self._confirmed_counts.append((batch.sequence, accepted))
+            self._observers.accepted(accepted)
+        if reply.held >= 0:
+            self._channel.last_held = reply.held
+        refused = sum(receipt.status is ReceiptStatus.FULL for receipt in receipts)
+        if refused:
+            self._observers.rejected(refused)
+        for call, positions in _positions(calls):
+            if not call.reply.done():
+                call.reply.set_result([receipts[position] for position in positions])
+
+    def _check_confirmed(self, reply: BatchReply) -> None:
+        """Notice that the server remembers less than it had confirmed: a failover or restart lost acknowledged batches."""
+        if self._confirmed == 0 or reply.stored_sequence >= self._confirmed:
+            return
+        events = sum(count for sequence, count in self._confirmed_counts if sequence > reply.stored_sequence)
+        logger.error(
+            "The server forgot batches %d to %d of producer %s, which it had acknowledged: %d events, unless they were "
+            "processed before, are lost (failover, restart or FLUSHALL)",
+            *(reply.stored_sequence + 1, self._confirmed, self.id, events),
+        )
+        self._observers.lost(events, "acknowledged_batches")
+        self._confirmed_counts.clear()
+
+
+def _positions(calls: Sequence[_Call]) -> Iterator[tuple[_Call, tuple[int, ...]]]:
+    """Yield each call with the positions of its events in the batch."""
+    start = 0
+    for call in calls:
+        yield call, tuple(range(start, start + len(call.events)))
+        start += len(call.events)
+
+
+def _fail(calls: Sequence[_Call], error: BackendError | type[BackendError]) -> None:
+    for call in calls:
+        if not call.reply.done():
+            call.reply.set_exception(error() if isinstance(error, type) else error)

@@ -1,0 +1,490 @@
+"""RedisEventQueue: the port on Redis Streams."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import math
+import os
+import random
+import secrets
+import weakref
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+from streams_queue.codec import PLAIN_META, Meta, check_delay, check_event_ids, check_headers, encode_meta, make_codec
+from streams_queue.config import MEMORY_REQUIRES, REDIS_REQUIRES, Settings, load_config
+from streams_queue.errors import ConfigError, LeaseLost, UsageError
+from streams_queue.messages import DeadLetter, Delivery, QueueStats, Receipt, ReceiptStatus, WaitingEvent
+from streams_queue.observer import Observer, Observers
+from streams_queue.redis_client import Endpoint
+from streams_queue.redis_queue.leases import Lease, Stage
+from streams_queue.redis_queue.operations import Operations
+from streams_queue.redis_queue.producer import MAX_BATCH_EVENTS, Batch, NewEvent
+from streams_queue.redis_queue.session import Session
+from streams_queue.redis_queue.size import LocalSize
+from streams_queue.retry import DeadLetterIt, decide_retry
+from streams_queue.settling import Claim, TaskSettler
+
+logger = logging.getLogger(__name__)
+
+# Of one enqueue_many, so many batches are on their way to the sender at a time.
+_BATCHES_AHEAD = 8
+_FULL = (ReceiptStatus.FULL, ReceiptStatus.PAUSED)
+_POLL_FULL = (0.01, 0.1)
+_PAUSES = {(True, True): "intake,delivery", (True, False): "intake", (False, True): "delivery"}
+_ERROR_LENGTH = 500
+
+
+class RedisEventQueue:
+    """An event queue on a Redis stream with a consumer group: at least once, bounded, shared by any number of processes.
+
+    Making one does no I/O. It may be used after a fork and from one event loop after another; each time it starts a new
+    session with a consumer name and connections of its own.
+
+    Args:
+        config: The mapping of webhook_config.yaml, a path to it, or loaded Settings; `type` is ignored.
+        client: A redis-py asyncio client made elsewhere; connections are opened with its class and settings.
+        observers: Plug-ins that are told what happens.
+        payload_type: A msgspec Struct or dataclass that payloads are instances of; None is JSON objects.
+
+    Raises:
+        ConfigError: The configuration or the client cannot be used.
+    """
+
+    def __init__(
+        self,
+        config: Mapping[str, Any] | str | os.PathLike[str] | Settings | None = None,
+        *,
+        client: Any = None,
+        observers: Iterable[Observer] = (),
+        payload_type: type[Any] | None = None,
+    ) -> None:
+        self.settings = load_config(config, require=REDIS_REQUIRES if client is None else MEMORY_REQUIRES)
+        self.max_size = self.settings.max_size
+        self.timeout = self.settings.timeout
+        self.keep_unresolved = False
+        self._endpoint = _endpoint(self.settings, client)
+        self._codec = make_codec(payload_type, max_bytes=self.settings.max_event_bytes)
+        self._observers = Observers(observers)
+        self._size = LocalSize()
+        self._operations = Operations(self.settings, self._codec, self._size, self._current)
+        self._event_ids = itertools.count()
+        self._closed = False
+        self._warned = False
+        self._start_over()
+        _queues.add(self)
+
+    def _start_over(self) -> None:
+        """Begin without a session: at construction and in a forked child."""
+        self._session: Session | None = None
+        self._id_prefix = secrets.token_hex(8)
+        self._settler = TaskSettler(
+            ack_soon=self._ack_soon, ack_at_task_end=_ack_at_task_end, give_back=self._give_back
+        )
+
+    def _current(self) -> Session:
+        """Return the session of the running event loop, a new one if need be."""
+        session = self._session
+        if session is not None and not session.is_over and session.loop is asyncio.get_running_loop():
+            return session
+        if session is not None and not session.is_over:
+            if not session.loop.is_closed():
+                raise UsageError("the queue is in use by another event loop; make one queue per loop")
+            session.abandon()
+        session = self._session = Session(self.settings, self._endpoint, self._codec, self._observers, self._size)
+        session.producer.keep_unresolved = self.keep_unresolved
+        # A queue that is dropped without cleanup must not keep what it held.
+        self._finalizer = weakref.finalize(self, Session.abandon, session)
+        self._finalizer.atexit = False
+        return session
+
+    # --- producing ---
+
+    async def enqueue(
+        self,
+        payload: Any,
+        *,
+        event_id: str | None = None,
+        delay: float = 0.0,
+        headers: Mapping[str, str] | None = None,
+    ) -> bool:
+        """Put one event into the queue; True if it holds the event (now, or already), False if it is full or closed.
+
+        Redis: 1 round trip, shared with all calls that come while the one before is on its way.
+        Cancelled: The event may be in the queue or not.
+
+        Raises:
+            EncodeError: The payload would not come back equal; the message names the path.
+            MessageTooLarge: It is over max_event_bytes.
+            BackendUnavailable: No connection within enqueue_timeout; nothing was written.
+            BackendTimeout: No answer within enqueue_timeout; call again with the same event_id.
+            BackendRejected: The server refused (out of memory, no permission, wrong type).
+        """
+        events = self._new_events([payload], [event_id], delay, headers)
+        return (await self._put(events))[0].held
+
+    async def enqueue_many(
+        self,
+        payloads: Iterable[Any],
+        *,
+        event_ids: Sequence[str | None] | None = None,
+        delay: float = 0.0,
+        headers: Mapping[str, str] | None = None,
+    ) -> list[Receipt]:
+        """Put several events into the queue, in order; one receipt per payload. Nothing is sent if one is bad.
+
+        Redis: 1 round trip per 500 events. Raises as `enqueue`; then some events may have been accepted.
+        """
+        given = list(payloads)
+        return await self._put(self._new_events(given, event_ids, delay, headers))
+
+    def _new_events(
+        self,
+        payloads: Sequence[Any],
+        event_ids: Sequence[str | None] | None,
+        delay: float,
+        headers: Mapping[str, str] | None,
+    ) -> list[NewEvent]:
+        ids = check_event_ids(event_ids, len(payloads))
+        seconds = check_delay(delay)
+        checked = check_headers(headers)
+        meta = encode_meta(Meta(headers=checked) if checked else PLAIN_META)
+        return [
+            NewEvent(self._new_id() if given is None else given, self._codec.encode(payload), meta, seconds, given is not None)
+            for payload, given in zip(payloads, ids, strict=True)
+        ]
+
+    def _new_id(self) -> str:
+        return f"{self._id_prefix}-{next(self._event_ids):x}"
+
+    async def _put(self, events: Sequence[NewEvent]) -> list[Receipt]:
+        if self._closed:
+            self._warn_closed()
+            return [Receipt(ReceiptStatus.CLOSED, event.event_id) for event in events]
+        if self.settings.overflow == "block":
+            return await self._put_patiently(events)
+        receipts: list[Receipt] = []
+        for start in range(0, len(events), _BATCHES_AHEAD * MAX_BATCH_EVENTS):
+            receipts += await self._put_once(events[start : start + _BATCHES_AHEAD * MAX_BATCH_EVENTS])
+        return receipts
+
+    async def _put_once(self, events: Sequence[NewEvent]) -> list[Receipt]:
+        session = self._current()
+        session.producer.max_size = self.max_size
+        deadline = session.loop.time() + self.settings.enqueue_timeout
+        if len(events) <= MAX_BATCH_EVENTS:
+            receipts = await session.producer.add(events, deadline)
+        else:
+            chunks = [events[start : start + MAX_BATCH_EVENTS] for start in range(0, len(events), MAX_BATCH_EVENTS)]
+            added = await asyncio.gather(*(session.producer.add(chunk, deadline) for chunk in chunks))
+            receipts = [receipt for chunk in added for receipt in chunk]
+        immediate = sum(
+            receipt.status is ReceiptStatus.ACCEPTED and receipt.entry_id is not None for receipt in receipts
+        )
+        self._size.add(immediate)
+        self._size.at_most(session.channel.last_held)
+        return receipts
+
+    async def _put_patiently(self, events: Sequence[NewEvent]) -> list[Receipt]:
+        """Wait for room, up to `timeout`: what does not fit is tried again, and holds back only what comes after it."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self.timeout
+        receipts: list[Receipt] = []
+        while len(receipts) < len(events):
+            start = len(receipts)
+            tried = await self._put_once(events[start : start + MAX_BATCH_EVENTS])
+            receipts += itertools.takewhile(lambda receipt: receipt.status not in _FULL, tried)
+            if len(receipts) == start + len(tried):
+                continue
+            if loop.time() >= deadline or self._closed:
+                return receipts + [Receipt(ReceiptStatus.FULL, event.event_id) for event in events[len(receipts) :]]
+            await asyncio.sleep(min(random.uniform(*_POLL_FULL), max(0.0, deadline - loop.time())))  # noqa: S311 - jitter
+        return receipts
+
+    async def resolve(self, unresolved: Batch) -> list[Receipt]:
+        """Send a batch again whose fate was unknown, verbatim; one receipt per event of the batch.
+
+        Redis: 1 round trip. It is written at most once, however often it is sent. Raises as `enqueue`.
+        """
+        return await self._current().producer.resolve(unresolved)
+
+    # --- consuming ---
+
+    def dequeue(self, timeout: float | None = None) -> Awaitable[Any | None]:
+        """Take the next event and settle the ones that the calling task took before; None when nothing came in time.
+
+        While the server cannot be reached it reconnects until `timeout`, and returns None then.
+
+        Redis: nothing while events are prefetched; else 1 round trip that acknowledges and reads.
+        Cancelled: No event is lost; the ones before are acknowledged.
+
+        Raises:
+            UsageError: Called outside a task, or by a helper task that has already let an event escape; use `receive`.
+            BackendRejected: What no retry mends: wrong password, no permission, wrong type.
+        """
+        return self._dequeue(self._settler.claim(), timeout)
+
+    async def _dequeue(self, claim: Claim, timeout: float | None) -> Any | None:
+        self._settler.begin(claim)
+        for delivery in await self._take(1, timeout):
+            self._settler.returned(claim, delivery)
+            return delivery.payload
+        return None
+
+    async def receive(self, max_events: int = 1, timeout: float | None = None) -> list[Delivery]:
+        """Take up to `max_events` deliveries, to be settled one by one; [] when nothing came in time.
+
+        Redis, Cancelled, Raises: as `dequeue`; UsageError if max_events is below 1.
+        """
+        if max_events < 1:
+            raise UsageError(f"receive takes at least 1 event, not {max_events}")
+        return await self._take(max_events, timeout)
+
+    async def _take(self, max_events: int, timeout: float | None) -> list[Delivery]:
+        if self._closed:
+            self._warn_closed()
+            return []
+        seconds = self.timeout if timeout is None else timeout
+        if math.isnan(seconds):
+            raise UsageError("timeout must be a number of seconds, not NaN")
+        session = self._current()
+        session.start_consuming()
+        return await session.reader.take(max_events, seconds)
+
+    async def ack(self, *deliveries: Delivery) -> None:
+        """The events are done; the first settlement of an event wins, finished work needs no ownership.
+
+        Redis: 1 round trip, shared with other acks of the moment.
+        Cancelled: The events are acknowledged all the same.
+
+        Raises:
+            BackendTimeout: No reply within enqueue_timeout; the acks are still being sent, and the leases kept.
+        """
+        session = self._current()
+        deadline = session.loop.time() + self.settings.enqueue_timeout
+        await session.settlements.ack(self._leases(deliveries), deadline)
+
+    def ack_soon(self, *deliveries: Delivery) -> None:
+        """The events are done; tell the server with the next read, or within 5 ms. Leases are kept until it knows."""
+        self._ack_soon(deliveries)
+
+    async def nack(self, delivery: Delivery, *, delay: float | None = None, error: str | None = None) -> None:
+        """The event failed: retry it after `delay` seconds (default: the retry policy's), or bury it past the limit.
+
+        Redis: 1 round trip. Cancelled: It is carried out all the same. Raises LeaseLost, BackendError.
+        """
+        decision = decide_retry(delivery.deliveries, self.settings.retry_policy, jitter=random.random())  # noqa: S311
+        if isinstance(decision, DeadLetterIt):
+            await self._bury(delivery, decision.reason, error or "")
+            return
+        seconds = decision.delay if delay is None else check_delay(delay)
+        session, lease = self._held(delivery)
+        deadline = session.loop.time() + self.settings.enqueue_timeout
+        await session.settlements.nack(lease, delay=seconds, deadline=deadline)
+        if seconds:
+            session.maintenance.due_in(seconds)
+
+    async def release(self, *deliveries: Delivery) -> None:
+        """Give the events back untouched, at the end of the line; those no longer held are passed over.
+
+        Redis: 1 round trip per 500. Cancelled: They are given back all the same. Raises BackendError.
+        """
+        session = self._current()
+        deadline = session.loop.time() + self.settings.enqueue_timeout
+        leases = [lease for lease in self._leases(deliveries) if lease.session is session]
+        await asyncio.shield(session.settlements.run(session.settlements.release(leases, deadline=deadline)))
+
+    async def extend(self, *deliveries: Delivery) -> None:
+        """Renew the lease by hand. Raises LeaseLost if one of them is no longer held; the others are renewed.
+
+        Redis: 1 round trip.
+        """
+        session = self._current()
+        leases = self._leases(deliveries)
+        ours = [lease for lease in leases if lease.session is session and lease.stage is Stage.IN_HAND]
+        deadline = session.loop.time() + self.settings.enqueue_timeout
+        lost = await session.settlements.extend(ours, deadline=deadline) if ours else []
+        if lost or len(ours) < len(leases):
+            raise LeaseLost
+
+    async def dead_letter(self, delivery: Delivery, reason: str) -> None:
+        """Never hand the event out again without a redrive. Raises LeaseLost, BackendError.
+
+        Redis: 1 round trip. Cancelled: It is carried out all the same.
+        """
+        await self._bury(delivery, reason, "")
+
+    async def _bury(self, delivery: Delivery, reason: str, error: str) -> None:
+        session, lease = self._held(delivery)
+        deadline = session.loop.time() + self.settings.enqueue_timeout
+        await session.settlements.dead_letter(
+            lease, reason=_printable(reason), error=_printable(error)[:_ERROR_LENGTH], deadline=deadline
+        )
+
+    def _held(self, delivery: Delivery) -> tuple[Session, Lease]:
+        """Return the session and lease of a delivery. Raises LeaseLost if an earlier session, or another process, had it."""
+        session = self._current()
+        (lease,) = self._leases((delivery,))
+        if lease.session is not session:
+            raise LeaseLost
+        return session, lease
+
+    def _leases(self, deliveries: Iterable[Delivery]) -> list[Lease]:
+        leases = [delivery.handle for delivery in deliveries]
+        for lease in leases:
+            if not isinstance(lease, Lease):
+                raise UsageError("this delivery was handed out by another queue")
+        return leases
+
+    def _ack_soon(self, deliveries: Sequence[Delivery]) -> None:
+        leases = self._leases(deliveries)
+        if leases:
+            self._current().settlements.ack_soon(leases)
+
+    def _give_back(self, deliveries: Sequence[Delivery]) -> None:
+        for session, leases in _by_session(deliveries):
+            session.give_back(leases)
+
+    # --- looking ---
+
+    async def get_queue_depth(self) -> int:
+        """How many events wait to be handed to a caller; never below 0.
+
+        Redis: 1 round trip. What this process has prefetched counts as waiting, what others have as in flight.
+        """
+        _, waiting = await self._operations.figures(self.settings.enqueue_timeout)
+        return waiting
+
+    def get_queue_size(self) -> int:
+        """The depth as far as this process knows it: follows its own operations and every look at the server."""
+        return self._size.value
+
+    async def stats(self) -> QueueStats:
+        """One consistent look at all figures. Redis: 1 round trip."""
+        return await self._operations.stats(self.max_size)
+
+    async def check_health(self) -> dict[str, Any]:
+        """Tell how the queue is; never raises for a server problem. Redis: 1 round trip."""
+        if self._closed:
+            health = {"status": "unhealthy", "redis_connected": False, "queue_depth": 0, "processing": 0}
+            health["error"] = "the queue is closed"
+        else:
+            health = await self._operations.health()
+        health |= {"queue_size": self.get_queue_size(), "running": self.is_running()}
+        return health | {"using_redis": True, "redis": self._endpoint.name}
+
+    def is_running(self) -> bool:
+        """True from construction to cleanup."""
+        return not self._closed
+
+    # --- operating ---
+
+    async def peek(self, count: int = 10) -> list[WaitingEvent]:
+        """Look at the next waiting events and then the next due delayed ones, without taking them."""
+        return await self._operations.peek(count)
+
+    async def dead_letters(self, count: int = 100, *, after: str | None = None) -> list[DeadLetter]:
+        """List dead letters, oldest first; `after` is the dead_id of the last one seen."""
+        return await self._operations.dead_letters(count, after)
+
+    async def redrive(self, *dead_ids: str, count: int | None = None) -> int:
+        """Put dead letters back with a fresh delivery count; returns how many there was room for."""
+        return await self._operations.redrive(self.max_size, dead_ids, count)
+
+    async def purge(self, to: str = "dead") -> int:
+        """Move all waiting and delayed events to the dead letters, reason `purged`; returns how many."""
+        return await self._operations.purge(to)
+
+    async def purge_dead(self, *dead_ids: str, who: str = "unknown") -> int:
+        """Delete dead letters for good (all if no id is given); returns how many."""
+        return await self._operations.purge_dead(dead_ids, who)
+
+    async def pause(self, *, intake: bool = True, delivery: bool = True) -> None:
+        """Refuse new events and/or stop handing out, in all processes that share the queue, within a second."""
+        await self._operations.set_paused(_PAUSES.get((intake, delivery), ""))
+
+    async def resume(self) -> None:
+        """End a pause."""
+        await self._operations.set_paused("")
+
+    async def cleanup(self) -> None:
+        """Flush acks, give back what is unsettled, leave the group, close. Deletes no event; twice is harmless.
+
+        Redis: a handful of round trips; bounded to a few seconds if the server does not answer.
+        """
+        if self._closed:
+            return
+        self._closed = True
+        self._settler.take_all()
+        session = self._session
+        if session is None or session.is_over:
+            return
+        if session.loop is asyncio.get_running_loop():
+            await session.finish()
+        else:
+            session.abandon()
+
+    async def __aenter__(self) -> Self:
+        """Enter; connects nothing by itself."""
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Leave: acknowledge what the leaving task took if it leaves normally, then `cleanup`."""
+        if exc_type is None:
+            self._settler.finish_current_task()
+        await self.cleanup()
+
+    def _warn_closed(self) -> None:
+        if not self._warned:
+            self._warned = True
+            logger.warning("The queue is closed: it takes no events and hands out none")
+
+    def _forked(self) -> None:
+        """In a forked child: leave everything of the parent's alone, and start over."""
+        if self._session is not None:
+            self._finalizer.detach()
+            # Never collected: closing a connection or task of the parent's loop here would reach into the parent.
+            _inherited.append((self._session, self._settler))
+        self._start_over()
+
+
+def _endpoint(settings: Settings, client: Any) -> Endpoint:
+    if client is not None:
+        return Endpoint.from_client(client)
+    if settings.redis_url is None:
+        raise ConfigError("queue.redis_url: Missing redis_url")
+    return Endpoint.from_url(settings.redis_url, connect_timeout=min(2.0, settings.enqueue_timeout / 3))
+
+
+def _by_session(deliveries: Iterable[Delivery]) -> list[tuple[Session, list[Lease]]]:
+    grouped: dict[Session, list[Lease]] = {}
+    for delivery in deliveries:
+        grouped.setdefault(delivery.handle.session, []).append(delivery.handle)
+    return list(grouped.items())
+
+
+def _ack_at_task_end(deliveries: Sequence[Delivery]) -> None:
+    for session, leases in _by_session(deliveries):
+        session.ack_at_task_end(leases)
+
+
+def _printable(text: str) -> str:
+    return text.encode("utf-8", "replace").decode()
+
+
+_queues: weakref.WeakSet[RedisEventQueue] = weakref.WeakSet()
+_inherited: list[object] = []
+
+
+def _after_fork_in_child() -> None:
+    for queue in list(_queues):
+        queue._forked()  # noqa: SLF001 - this module's own
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -1,0 +1,487 @@
+"""Reading: one read outstanding, a small buffer, and callers that wait for it.
+
+A caller takes from the buffer. When it is empty the reader's task fetches, for all callers that wait: acks that are due
+and the read go out together, and the read waits on its own connection until something comes. A caller that gives up
+leaves the read alone; what it brings is for the next caller, or is released after a second.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from streams_queue.codec import Codec
+from streams_queue.config import Settings
+from streams_queue.errors import BackendError, BackendRejected
+from streams_queue.messages import Delivery
+from streams_queue.observer import Observers
+from streams_queue.redis_client import Command, worth_retrying
+from streams_queue.redis_queue.channel import Backoff, Channel
+from streams_queue.redis_queue.commands import RawEntry, milliseconds
+from streams_queue.redis_queue.entries import Broken, Newer, read_entry
+from streams_queue.redis_queue.leases import Lease, Leases, Stage
+from streams_queue.redis_queue.prefetch import Prefetch
+from streams_queue.redis_queue.settlements import Settlements
+from streams_queue.redis_queue.size import LocalSize
+
+logger = logging.getLogger(__name__)
+
+# What is buffered and not handed out after this many seconds goes back, so that a hung handler holds nobody else's event.
+STALE_AFTER = 1.0
+# A read may end later than asked, when the server is busy with others.
+READ_MARGIN = 1.0
+MAX_BLOCK = 5.0
+# How long an entry that only a newer release can read is left to it before anybody looks again.
+_LEAVE_TO_NEWER = 30.0
+_ADOPT_AT_ONCE = 500
+# Event loops cannot wait for an infinite time.
+_FOR_EVER = 1e8
+
+
+@dataclass(eq=False, slots=True)
+class _Waiter:
+    """A caller that waits: for how many events, and until when by the event loop's clock."""
+
+    woken: asyncio.Future[None]
+    slots: int
+    deadline: float
+
+
+class Reader:
+    """Fetches events for one session and hands them out.
+
+    Attributes:
+        block: The longest wait of one read, in seconds.
+        on_hunger: Called when a caller begins to wait.
+    """
+
+    def __init__(
+        self,
+        channel: Channel,
+        leases: Leases,
+        settlements: Settlements,
+        settings: Settings,
+        codec: Codec,
+        observers: Observers,
+        size: LocalSize,
+        *,
+        session: object,
+    ) -> None:
+        self._channel = channel
+        self._leases = leases
+        self._settlements = settlements
+        self._settings = settings
+        self._codec = codec
+        self._observers = observers
+        self._size = size
+        self._session = session
+        self._prefetch = Prefetch(settings.prefetch)
+        self._buffer: deque[tuple[float, Lease]] = deque()
+        self._waiters: deque[_Waiter] = deque()
+        self._demand = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._stale_timer: asyncio.TimerHandle | None = None
+        self._recover_at: list[float] = []
+        self._client_id: int | None = None
+        self._fetches = 0
+        self._closed = False
+        self._paused = False
+        self._draining = False
+        self.block = min(settings.lease / 3, MAX_BLOCK)
+        self.on_hunger: Callable[[], None] = lambda: None
+
+    # --- what callers see ---
+
+    @property
+    def buffered(self) -> int:
+        """How many events are prefetched and not handed out."""
+        return len(self._buffer)
+
+    @property
+    def is_reading(self) -> bool:
+        """Whether a read is waiting on the server for events."""
+        return self._settlements.is_idle
+
+    def free_slots(self) -> int:
+        """How many more events callers wait for than are there: what may be claimed, because it starts at once."""
+        if self._closed or self._paused or self._leases.alone is not None:
+            return 0
+        wanted = sum(waiter.slots for waiter in self._waiters if not waiter.woken.done())
+        return max(0, wanted - len(self._buffer))
+
+    async def take(self, max_events: int, timeout: float) -> list[Delivery]:
+        """Return up to `max_events` deliveries, [] when nothing came within `timeout` seconds or the reader is closed.
+
+        Redis: nothing while the buffer has events; else 1 round trip, which acknowledges what is finished and reads.
+        Cancelled: Nothing is taken; the read goes on for the next caller.
+
+        Raises:
+            BackendRejected: The server refuses in a way that no retry mends.
+            StateError: The queue's keys cannot be shared.
+        """
+        loop = asyncio.get_running_loop()
+        if taken := self._hand_out(max_events):
+            return taken
+        deadline, fetches = loop.time() + timeout, self._fetches
+        while not self._closed and (remaining := deadline - loop.time()) > 0:
+            await self._wait(max_events, deadline, remaining)
+            if taken := self._hand_out(max_events):
+                return taken
+        # However short the wait, the server has been asked once.
+        return await self._look(max_events) if self._fetches == fetches else []
+
+    async def _look(self, max_events: int) -> list[Delivery]:
+        """Take what the server has at this moment, without waiting for more."""
+        if self._channel.outage.is_on or self._closed:
+            return []
+        if self.is_reading:
+            # The outstanding read has had all there was; after one more round trip its reply has arrived here, too.
+            await self._round_trip()
+        else:
+            now = asyncio.get_running_loop().time()
+            await self._wait(max_events, now, self._channel.commands.timeout)
+        return self._hand_out(max_events)
+
+    async def _round_trip(self) -> None:
+        try:
+            await self._channel.requests.call(("PING",), timeout=self._channel.commands.timeout)
+        except BackendError as error:
+            self._channel.failed(error)
+        for _ in range(3):
+            await asyncio.sleep(0)
+
+    async def _wait(self, slots: int, deadline: float, at_most: float) -> None:
+        loop = asyncio.get_running_loop()
+        waiter = _Waiter(loop.create_future(), slots, deadline)
+        self._waiters.append(waiter)
+        self._start()
+        self._demand.set()
+        self.on_hunger()
+        timer = loop.call_later(min(at_most, _FOR_EVER), _wake, waiter)
+        try:
+            await waiter.woken
+        finally:
+            timer.cancel()
+            self._waiters.remove(waiter)
+            # Who was woken and gives up passes it on.
+            self._wake_waiters()
+
+    def _hand_out(self, max_events: int) -> list[Delivery]:
+        """Move events from the buffer into the caller's hands; no await between this and the caller's return."""
+        if self._paused or self._draining or self._closed:
+            return []
+        taken: list[Delivery] = []
+        while self._buffer and len(taken) < max_events:
+            lease = self._buffer[0][1]
+            if self._leases.alone is not None and lease is not self._leases.alone:
+                break
+            self._buffer.popleft()
+            if lease.entry_id not in self._leases or lease.delivery is None:
+                continue
+            self._leases.hand_out(lease)
+            self._size.add(-1)
+            self._observers.handed_out(lease.delivery)
+            taken.append(lease.delivery)
+        return taken
+
+    # --- pausing and stopping ---
+
+    def pause(self, paused: bool) -> None:
+        """Stop or resume handing out, as an operator asked."""
+        if paused != self._paused:
+            self._paused = paused
+            logger.info("Handing out is %s", "paused" if paused else "resumed")
+            self._release_buffer()
+            self.resume_reading()
+
+    def drain(self, draining: bool) -> None:
+        """Stop handing out until nothing is in hand, so that one suspicious event can run alone; or end that."""
+        self._draining = draining
+        if draining:
+            self._release_buffer()
+        self.resume_reading()
+
+    def resume_reading(self) -> None:
+        """Look again at who waits and what is there."""
+        self._demand.set()
+        self._wake_waiters()
+
+    @property
+    def has_read(self) -> bool:
+        """Whether this session has ever asked for events."""
+        return self._task is not None
+
+    async def stop(self) -> None:
+        """End the read without losing what it may bring, and wake all callers."""
+        self._closed = True
+        if self._task is not None:
+            await self._unblock()
+            await asyncio.wait([self._task], timeout=READ_MARGIN)
+        self.close()
+
+    def take_buffer(self) -> list[Lease]:
+        """Hand over what is prefetched, because nobody will ask for it any more."""
+        left = [lease for _, lease in self._buffer]
+        self._buffer.clear()
+        return left
+
+    def close(self) -> None:
+        """Stop at once."""
+        self._closed = True
+        if self._task is not None:
+            self._task.cancel()
+        if self._stale_timer is not None:
+            self._stale_timer.cancel()
+        for waiter in self._waiters:
+            _wake(waiter)
+
+    async def _unblock(self) -> None:
+        """Ask the server to end the blocked read; where it may not be asked, the connection is closed instead."""
+        self._demand.set()
+        if not self.is_reading:
+            return
+        try:
+            (reply,) = await self._channel.requests.call(
+                ("CLIENT", "UNBLOCK", self._client_id or 0), timeout=self._channel.commands.timeout
+            )
+        except BackendError as error:
+            reply = error
+        if reply != 1:
+            await self._channel.reader.close()
+
+    # --- the reader's task ---
+
+    def _start(self) -> None:
+        if self._task is None:
+            self._task = asyncio.create_task(self._run(), name="streams_queue.reader")
+
+    async def _run(self) -> None:
+        backoff = self._channel.backoff()
+        while not self._closed:
+            await self._demand.wait()
+            if not self._may_fetch():
+                self._demand.clear()
+                continue
+            try:
+                await self._fetch()
+            except BackendError as error:
+                await self._failed(error, backoff)
+            except Exception:
+                logger.exception("Reading failed in a way that it should not; going on")
+                await asyncio.sleep(backoff.next())
+            else:
+                backoff = self._channel.backoff()
+                self._channel.outage.ended()
+            self._wake_waiters()
+
+    def _may_fetch(self) -> bool:
+        if self._closed or self._paused or self._draining or self._leases.alone is not None or self._buffer:
+            return False
+        return any(not waiter.woken.done() for waiter in self._waiters)
+
+    async def _fetch(self) -> None:
+        """Acknowledge what is done and read what is new; wait for it as long as a caller does."""
+        await self._channel.open()
+        loop = asyncio.get_running_loop()
+        if self._recover_at and self._recover_at[0] <= loop.time():
+            await self._recover()
+            if self._buffer:
+                return
+        demand = sum(waiter.slots for waiter in self._waiters if not waiter.woken.done())
+        if demand == 0:
+            return
+        count = self._prefetch.next_count(demand, loop.time())
+        block = self._longest_wait(loop.time())
+        entries = await self._acknowledge_and_read(count, block)
+        self._prefetch.fetched(len(entries), _size_bytes(entries), loop.time())
+        self._fetches += 1
+        self._arrived(entries)
+        self._expire_looks()
+
+    def _longest_wait(self, now: float) -> float:
+        """Return how long the read may wait: as long as the most patient caller, until the next recovery, at most `block`."""
+        deadlines = [waiter.deadline for waiter in self._waiters if not waiter.woken.done()]
+        if not deadlines or min(deadlines) <= now:
+            return 0.0
+        longest = max(deadlines) - now
+        if self._recover_at:
+            longest = min(longest, max(0.001, self._recover_at[0] - now))
+        return min(self.block, longest)
+
+    async def _acknowledge_and_read(self, count: int, block: float) -> list[RawEntry]:
+        acks = self._settlements.take_acks()
+        commands = self._channel.commands
+        first: list[Command] = []
+        if not self._channel.reader.is_open:
+            first.append(("CLIENT", "ID"))
+        if acks:
+            first.append(commands.ack([lease.entry_id for lease in acks]))
+        read = commands.read(count, max(1, milliseconds(block)) if block > 0 else None)
+        link = self._channel.reader
+        try:
+            await link.send(*first, read, timeout=commands.timeout)
+            if len(first) > bool(acks):
+                client_id = await link.receive(timeout=commands.timeout)
+                self._client_id = client_id if isinstance(client_id, int) else None
+            if acks:
+                acks = self._judge_acks(acks, await link.receive(timeout=commands.timeout))
+        finally:
+            if acks:
+                self._settlements.put_acks_back(acks)
+        return await self._read_reply(block)
+
+    def _judge_acks(self, acks: list[Lease], reply: object) -> list[Lease]:
+        """Confirm the acks that went with a read; return those that must be sent again."""
+        if isinstance(reply, BackendError):
+            return acks
+        self._settlements.confirm_acks(acks)
+        return []
+
+    async def _read_reply(self, block: float) -> list[RawEntry]:
+        self._settlements.is_idle = block > 0
+        try:
+            reply = await self._channel.reader.receive(timeout=block + READ_MARGIN)
+        finally:
+            self._settlements.is_idle = False
+        if isinstance(reply, BackendError):
+            raise reply
+        return self._channel.commands.read_reply(reply)
+
+    async def _failed(self, error: BackendError, backoff: Backoff) -> None:
+        """After a failure: go on if that can help, else tell the callers."""
+        self._channel.failed(error)
+        lost_group = isinstance(error, BackendRejected) and error.code == "NOGROUP"
+        passing = isinstance(error, BackendRejected) and error.passing
+        if not (lost_group or passing or worth_retrying(error)):
+            self._fail_waiters(error)
+            return
+        # A reply may be lost with the connection, and the old read may still be served until its wait ends.
+        now = asyncio.get_running_loop().time()
+        self._recover_at = [now, now + self.block + READ_MARGIN]
+        self._expire_looks()
+        await asyncio.sleep(backoff.next())
+
+    def _fail_waiters(self, error: BackendError) -> None:
+        for waiter in self._waiters:
+            if not waiter.woken.done():
+                waiter.woken.set_exception(error)
+
+    def _expire_looks(self) -> None:
+        """Wake callers that only wanted one look."""
+        now = asyncio.get_running_loop().time()
+        for waiter in self._waiters:
+            if waiter.deadline <= now:
+                _wake(waiter)
+
+    def _wake_waiters(self) -> None:
+        available = 0 if self._paused or self._draining else len(self._buffer)
+        for waiter in self._waiters:
+            if available <= 0:
+                break
+            _wake(waiter)
+            available -= waiter.slots
+
+    # --- arrivals ---
+
+    async def _recover(self) -> None:
+        """Fetch what the server handed to this consumer and a lost reply took along."""
+        more = True
+        while more:
+            adopted = await self._channel.commands.adopt(
+                self._channel.requests, self._leases.ids(), limit=_ADOPT_AT_ONCE
+            )
+            if adopted.entries:
+                logger.info("Recovered %d events whose delivery had been lost on the way", len(adopted.entries))
+            if adopted.lost:
+                self._observers.lost(adopted.lost, "deleted")
+            self._arrived(adopted.entries)
+            more = adopted.more
+        self._recover_at.pop(0)
+
+    def claimed(self, entries: Sequence[RawEntry], *, alone: bool) -> None:
+        """Take over what crashed consumers left; it goes before what is buffered, and is never prefetched."""
+        leases = [lease for lease in map(self._lease, entries) if lease is not None]
+        now = asyncio.get_running_loop().time()
+        for lease in reversed(leases):
+            lease.alone = alone
+            self._leases.hold(lease)
+            self._buffer.appendleft((now, lease))
+        self._watch_buffer()
+        self._wake_waiters()
+
+    def _arrived(self, entries: Iterable[RawEntry]) -> None:
+        now = asyncio.get_running_loop().time()
+        for entry in entries:
+            lease = self._lease(entry)
+            if lease is not None:
+                self._leases.hold(lease)
+                self._buffer.append((now, lease))
+        self._watch_buffer()
+
+    def _lease(self, entry: RawEntry) -> Lease | None:
+        """Make a lease of an entry that can be handed out; see to it that others go where they belong."""
+        entry_id, count, flat = entry
+        if held := self._leases.get(entry_id):
+            # The group was made anew, and hands out again what is in hand here.
+            held.count = count
+            return None
+        read = read_entry(entry_id, count, flat, self._codec, self._settings.max_event_bytes)
+        lease = Lease(self._session, entry_id, count)
+        if isinstance(read, Delivery):
+            read.handle, lease.delivery = lease, read
+            if read.deliveries <= self._settings.retry_policy.max_deliveries or count > 1:
+                return lease
+            read = Broken("max_retries", "handed out as often as allowed")
+        self._divert(lease, read)
+        return None
+
+    def _divert(self, lease: Lease, read: Broken | Newer) -> None:
+        """Send an entry that cannot be handed out to the dead letters, or leave it to a newer consumer."""
+        self._leases.hold(lease)
+        deadline = asyncio.get_running_loop().time() + self._settings.enqueue_timeout
+        if isinstance(read, Newer):
+            logger.warning("Entry %s has version %d; it is left to a newer release", lease.entry_id, read.version)
+            later = self._settlements.nack(lease, delay=_LEAVE_TO_NEWER, deadline=deadline, counted=False)
+            self._settlements.in_background(later, f"leave entry {lease.entry_id} to a newer release")
+            return
+        logger.warning("Entry %s goes to the dead letters, %s: %s", lease.entry_id, read.reason, read.error)
+        bury = self._settlements.dead_letter(lease, reason=read.reason, error=read.error, deadline=deadline)
+        self._settlements.in_background(bury, f"bury entry {lease.entry_id}")
+
+    # --- the buffer's age ---
+
+    def _watch_buffer(self) -> None:
+        if self._buffer and self._stale_timer is None:
+            due = min(arrived for arrived, _ in self._buffer) + STALE_AFTER
+            self._stale_timer = asyncio.get_running_loop().call_at(due, self._release_stale)
+
+    def _release_stale(self) -> None:
+        self._stale_timer = None
+        limit = asyncio.get_running_loop().time() - STALE_AFTER + 0.001
+        self._give_back([lease for arrived, lease in self._buffer if arrived <= limit])
+        self._buffer = deque((arrived, lease) for arrived, lease in self._buffer if arrived > limit)
+        self._watch_buffer()
+
+    def _release_buffer(self) -> None:
+        self._give_back([lease for _, lease in self._buffer])
+        self._buffer.clear()
+
+    def _give_back(self, leases: Sequence[Lease]) -> None:
+        leases = [lease for lease in leases if lease.stage is Stage.BUFFERED]
+        if leases:
+            deadline = asyncio.get_running_loop().time() + self._settings.enqueue_timeout
+            self._settlements.in_background(
+                self._settlements.release(leases, deadline=deadline), f"release {len(leases)} prefetched events"
+            )
+
+
+def _wake(waiter: _Waiter) -> None:
+    if not waiter.woken.done():
+        waiter.woken.set_result(None)
+
+
+def _size_bytes(entries: Iterable[RawEntry]) -> int:
+    return sum(len(part) for _, _, flat in entries for part in flat)
