@@ -12,9 +12,9 @@ from types import TracebackType
 from typing import Any, Self
 
 from streams_queue.clock import Clock, SystemClock
-from streams_queue.codec import PLAIN_META, Meta, check_delay, check_event_id, check_headers, make_codec
+from streams_queue.codec import PLAIN_META, Meta, check_delay, check_event_ids, check_headers, make_codec
 from streams_queue.config import Settings, load_config
-from streams_queue.errors import EncodeError, LeaseLost, UsageError
+from streams_queue.errors import LeaseLost, UsageError
 from streams_queue.memory_queue.store import Buried, Entry, Store
 from streams_queue.memory_queue.waiters import Waiters
 from streams_queue.messages import DeadLetter, Delivery, QueueStats, Receipt, ReceiptStatus, WaitingEvent
@@ -101,7 +101,7 @@ class EventQueue:
     ) -> list[Receipt]:
         """Put several events into the queue, in order; one receipt per payload. Nothing is added if one is bad."""
         encoded = [self._codec.encode(payload) for payload in payloads]
-        ids = _checked_ids(event_ids, len(encoded))
+        ids = check_event_ids(event_ids, len(encoded))
         seconds = check_delay(delay)
         checked = check_headers(headers)
         meta = Meta(headers=checked) if checked else PLAIN_META
@@ -417,11 +417,3 @@ class EventQueue:
         """Wait until an event may be waiting here, at most `seconds`; look with `has_events_to_move` or `receive`."""
         if not self._store.waiting:
             await self._arrivals.wait(min(seconds, self._seconds_to_look_again()))
-
-
-def _checked_ids(event_ids: Sequence[str | None] | None, count: int) -> list[str | None]:
-    if event_ids is None:
-        return [None] * count
-    if len(event_ids) != count:
-        raise EncodeError("event_ids", f"must be as many as the payloads, {count}, not {len(event_ids)}")
-    return [None if event_id is None else check_event_id(event_id) for event_id in event_ids]
