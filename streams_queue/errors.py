@@ -1,7 +1,7 @@
 """What can go wrong, and whether trying again can help.
 
-Every error of this package is a `StreamsQueueError`. The docstring of a class is its default message, so that
-raising the bare class already reads as a sentence. No message carries a password, a token or a payload.
+Every error of this package is a `StreamsQueueError`. The first paragraph of a class's docstring is its default message,
+so that raising the bare class already reads as a sentence. No message carries a password, a token or a payload.
 """
 
 from __future__ import annotations
@@ -11,13 +11,17 @@ from collections.abc import Iterable
 from typing import Any, ClassVar
 
 
+def _first_paragraph(documented: type) -> str:
+    return inspect.cleandoc(documented.__doc__ or "").partition("\n\n")[0]
+
+
 class StreamsQueueError(Exception):
     """Something went wrong in the queue."""
 
     retryable: ClassVar[bool] = False
 
     def __init__(self, message: str | None = None) -> None:
-        super().__init__(message if message is not None else inspect.cleandoc(type(self).__doc__ or ""))
+        super().__init__(message if message is not None else _first_paragraph(type(self)))
 
 
 # --- what the caller handed in -------------------------------------------------------------------------------

@@ -1,0 +1,52 @@
+"""The factory: one call from a configuration to the queue that it asks for."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from streams_queue.config import FACTORY_REQUIRES, Settings, load_config
+from streams_queue.observer import Observer
+from streams_queue.queue import Queue
+
+
+class QueueFactory:
+    """Makes queues from configurations."""
+
+    @staticmethod
+    def create_queue(
+        config: Settings | Mapping[str, Any] | str | os.PathLike[str] | None = None,
+        *,
+        environment: str | None = None,
+        observers: Iterable[Observer] = (),
+        payload_type: type | None = None,
+    ) -> Queue:
+        """Make the queue that the configuration's `type` names: redis, asyncio or resilient.
+
+        Does no I/O but reading the configuration: a server is connected by the first call that needs it.
+
+        Args:
+            config: The mapping of a `webhook_config.yaml`, the path of one, or Settings; None reads the environment.
+            environment: Its section `environments.<name>.queue` overrides `queue`.
+            observers: Are told what happens in the queue.
+            payload_type: A msgspec Struct or a dataclass that payloads are instances of; None takes JSON objects.
+
+        Raises:
+            ConfigError: Something is missing or wrong, an unknown type included; all problems are listed.
+        """
+        settings = load_config(config, environment=environment, require=FACTORY_REQUIRES)
+        # Imported here, so that a process with an asyncio queue never loads redis.
+        match settings.type:
+            case "redis":
+                from streams_queue.redis_queue import RedisEventQueue
+
+                return RedisEventQueue(settings, observers=observers, payload_type=payload_type)
+            case "asyncio":
+                from streams_queue.memory_queue import EventQueue
+
+                return EventQueue(settings, observers=observers, payload_type=payload_type)
+            case "resilient":
+                from streams_queue.resilient_queue import ResilientQueue
+
+                return ResilientQueue(settings, observers=observers, payload_type=payload_type)

@@ -1,0 +1,186 @@
+"""What is held in this process, and moving it to Redis: from the front, and never out of hand before a reply.
+
+All of it lies in the local queue. Events that are on their way to Redis, and those of batches whose fate is unknown,
+are taken out of its line but stay counted there, so that one bound covers everything.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import sys
+from collections import deque
+from collections.abc import Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from streams_queue.codec import make_codec
+from streams_queue.errors import BackendTimeout, StateError
+from streams_queue.memory_queue import Entry, EventQueue
+from streams_queue.messages import Receipt, ReceiptStatus
+from streams_queue.redis_queue import RedisEventQueue
+
+logger = logging.getLogger(__name__)
+
+_BATCH = 200
+
+
+@dataclass(frozen=True, slots=True)
+class NewEvents:
+    """The arguments of one call of enqueue_many."""
+
+    payloads: Sequence[Any]
+    event_ids: Sequence[str | None]
+    delay: float
+    headers: Mapping[str, str] | None
+
+    def part(self, start: int, end: int) -> NewEvents:
+        """Return the events from `start` up to `end`."""
+        return NewEvents(self.payloads[start:end], self.event_ids[start:end], self.delay, self.headers)
+
+
+@dataclass(eq=False, slots=True)
+class _Unresolved:
+    """A batch that Redis may have or not, and the entries here that stand for its events, by their position in it."""
+
+    batch: Any
+    entries: dict[int, Entry]
+
+
+class Holding:
+    """The events that this process holds.
+
+    Args:
+        local: The queue in which they lie; local consumers take from it what nobody is about to move.
+        redis: The queue to which they move.
+        payload_type: As for the two queues.
+    """
+
+    def __init__(self, local: EventQueue, redis: RedisEventQueue, payload_type: type | None) -> None:
+        self._local = local
+        self._redis = redis
+        self._codec = make_codec(payload_type, max_bytes=local.settings.max_event_bytes)
+        self._unresolved: deque[_Unresolved] = deque()
+
+    def is_empty(self) -> bool:
+        """Whether nothing is left to move; what local consumers have in hand does not count."""
+        return not self._unresolved and not self._local.has_events_to_move()
+
+    async def count(self) -> int:
+        """How many events would die with this process now, those in the hands of local consumers included."""
+        stats = await self._local.stats()
+        return stats.waiting + stats.in_flight + stats.delayed
+
+    def check(self, new: NewEvents) -> None:
+        """Raise MessageError if one of the payloads cannot travel."""
+        for payload in new.payloads:
+            self._codec.encode(payload)
+
+    async def add(self, new: NewEvents) -> list[Receipt]:
+        """Hold events at the end of the line; `full` beyond the bound."""
+        return await self._local.enqueue_many(
+            new.payloads, event_ids=new.event_ids, delay=new.delay, headers=new.headers
+        )
+
+    async def add_unresolved(self, new: NewEvents, error: BackendTimeout) -> list[Receipt]:
+        """Hold events that Redis may have: out of the line until `move_some` knows, then at its front or gone.
+
+        Raises:
+            BackendTimeout: There is no room to hold all of them, so their fate stays unknown.
+        """
+        if await self.count() + len(new.payloads) > self._local.max_size:
+            raise error
+        # A queue that waits for room may have got the first of them in before: the unknown ones are the last.
+        before = len(new.payloads) - len(error.positions)
+        accepted = [Receipt(ReceiptStatus.ACCEPTED, event_id or "") for event_id in new.event_ids[:before]]
+        return accepted + await self._add_out_of_line(new.part(before, len(new.payloads)), error)
+
+    async def _add_out_of_line(self, new: NewEvents, error: BackendTimeout) -> list[Receipt]:
+        ids = [error.unresolved.events[position].event_id for position in error.positions]
+        receipts = await self.add(NewEvents(new.payloads, ids, new.delay, new.headers))
+        entries = self._take_out({receipt.event_id for receipt in receipts if receipt.status is ReceiptStatus.ACCEPTED})
+        positions = dict(zip(ids, error.positions, strict=True))
+        self._keep(error.unresolved, {positions[entry.event_id]: entry for entry in entries})
+        return receipts
+
+    def _take_out(self, event_ids: Container[str]) -> list[Entry]:
+        """Take events out of the line, wherever in it they are; nothing is awaited since they came in."""
+        line = self._local.take_to_move(sys.maxsize)
+        self._local.put_back([entry for entry in line if entry.event_id not in event_ids])
+        return [entry for entry in line if entry.event_id in event_ids]
+
+    def _keep(self, batch: Any, entries: Mapping[int, Entry]) -> None:
+        """Note which entries stand for which events of a batch, which several callers may share."""
+        for known in self._unresolved:
+            if known.batch is batch:
+                known.entries.update(entries)
+                return
+        self._unresolved.append(_Unresolved(batch, dict(entries)))
+
+    # --- moving ---
+
+    async def move_some(self) -> int:
+        """Move the next events to Redis: a batch of unknown fate first and verbatim, else the oldest in line.
+
+        Returns:
+            How many went; 0 if Redis has no room for the next one.
+
+        Cancelled: What was not confirmed is in line again; its event_id keeps it from being added twice.
+
+        Raises:
+            BackendError: Redis did not take them; they are in line again.
+        """
+        if self._unresolved:
+            return await self._resolve(self._unresolved[0])
+        entries = self._local.take_to_move(_BATCH)
+        moved = 0
+        try:
+            for _, group in itertools.groupby(entries, key=lambda entry: (entry.due, entry.meta.headers)):
+                alike = list(group)
+                went = await self._send(alike)
+                moved += went
+                if went < len(alike):
+                    break
+        finally:
+            self._local.put_back([entry for entry in entries if not self._is_unresolved(entry)])
+        return moved
+
+    def _is_unresolved(self, entry: Entry) -> bool:
+        return any(entry in unresolved.entries.values() for unresolved in self._unresolved)
+
+    async def _resolve(self, unresolved: _Unresolved) -> int:
+        entries = unresolved.entries
+        try:
+            receipts: list[Receipt] = await self._redis.resolve(unresolved.batch)
+        except StateError as error:
+            # The server has forgotten this producer; the event ids still keep all but the first copy out.
+            logger.warning("The fate of %d events stays unknown (%s); sending them anew", len(entries), error)
+            taken = []
+        else:
+            taken = [entry for position, entry in entries.items() if receipts[position].held]
+        self._unresolved.popleft()
+        self._local.moved(taken)
+        self._local.put_back([entries[position] for position in sorted(entries)])
+        return len(taken)
+
+    async def _send(self, entries: Sequence[Entry]) -> int:
+        """Send entries that have the same delay and headers; returns how many Redis holds now, from the first on."""
+        try:
+            receipts = await self._redis.enqueue_many(
+                [self._codec.decode(entry.payload) for entry in entries],
+                event_ids=[entry.event_id for entry in entries],
+                delay=self._local.seconds_left(entries[0]),
+                headers=entries[0].meta.headers or None,
+            )
+        except BackendTimeout as error:
+            if error.unresolved is not None:
+                unknown = entries[len(entries) - len(error.positions) :]
+                self._keep(error.unresolved, dict(zip(error.positions, unknown, strict=True)))
+            raise
+        taken = list(_held(entries, receipts))
+        self._local.moved(taken)
+        return len(taken)
+
+
+def _held(entries: Iterable[Entry], receipts: Iterable[Receipt]) -> Iterable[Entry]:
+    return (entry for entry, receipt in zip(entries, receipts, strict=True) if receipt.held)
