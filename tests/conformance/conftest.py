@@ -1,83 +1,21 @@
-"""Every kind of queue that must keep the contract, and one factory for all of them."""
+"""One factory for every kind of queue that must keep the contract."""
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
-from streams_queue.memory_queue import EventQueue
 from streams_queue.queue import Queue
-from tests.support.builders import memory_config, queue_config, redis_config
-
-
-@dataclass(frozen=True)
-class Kind:
-    """One kind of queue.
-
-    Attributes:
-        name: Shown in the test's id.
-        make: Takes the test's request and the `queue` section's overrides, returns a queue.
-        modules: The modules of the package that it needs; the kind is left out until they exist.
-        server: Whether it runs on a real server.
-        shared: Whether two instances made in one test are the same queue in two processes' eyes.
-    """
-
-    name: str
-    make: Callable[[pytest.FixtureRequest, dict[str, Any], dict[str, Any]], Queue]
-    modules: tuple[str, ...]
-    server: bool = False
-    shared: bool = False
-
-
-def _memory(_: pytest.FixtureRequest, section: dict[str, Any], options: dict[str, Any]) -> Queue:
-    return EventQueue(memory_config(**section), **options)
-
-
-def _redis(request: pytest.FixtureRequest, section: dict[str, Any], options: dict[str, Any]) -> Queue:
-    from streams_queue import RedisEventQueue
-
-    url, namespace = request.getfixturevalue("redis_url"), request.getfixturevalue("namespace")
-    return RedisEventQueue(redis_config(url, **{"namespace": namespace, **section}), **options)
-
-
-def _fakeredis(request: pytest.FixtureRequest, section: dict[str, Any], options: dict[str, Any]) -> Queue:
-    from streams_queue import RedisEventQueue
-
-    client, namespace = request.getfixturevalue("fake_client"), request.getfixturevalue("namespace")
-    return RedisEventQueue(queue_config(type="redis", **{"namespace": namespace, **section}), client=client, **options)
-
-
-def _resilient(request: pytest.FixtureRequest, section: dict[str, Any], options: dict[str, Any]) -> Queue:
-    from streams_queue import ResilientQueue
-
-    url, namespace = request.getfixturevalue("redis_url"), request.getfixturevalue("namespace")
-    config = redis_config(url, **{"namespace": namespace, **section})
-    config["queue"]["type"] = "resilient"
-    return ResilientQueue(config, **options)
-
-
-KINDS = (
-    Kind("memory", _memory, ("memory_queue",)),
-    Kind("redis", _redis, ("redis_queue",), server=True, shared=True),
-    Kind("fakeredis", _fakeredis, ("redis_queue",), shared=True),
-    Kind("resilient", _resilient, ("redis_queue", "resilient_queue"), server=True, shared=True),
-)
-
-
-def _exists(kind: Kind) -> bool:
-    specs = [importlib.util.find_spec(f"streams_queue.{module}") for module in kind.modules]
-    return all(spec is not None and spec.origin is not None for spec in specs)
+from tests.conformance.kinds import KINDS, Kind, exists
 
 
 @pytest.fixture(
     params=[
         pytest.param(kind, id=kind.name, marks=[pytest.mark.integration] if kind.server else [])
         for kind in KINDS
-        if _exists(kind)
+        if exists(kind)
     ]
 )
 def kind(request: pytest.FixtureRequest) -> Kind:

@@ -13,7 +13,7 @@ import pytest
 
 from streams_queue.errors import UsageError
 from streams_queue.queue import Queue
-from tests.conformance.conftest import Kind
+from tests.conformance.kinds import Kind
 from tests.conformance.whole import assert_state, state_of, whole
 from tests.support.builders import event, events
 
