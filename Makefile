@@ -80,7 +80,7 @@ imports: $(READY) ## check which module imports which
 
 build: $(READY) ## build wheel and sdist into dist/
 	@rm -rf dist
-	@$(VENV)/bin/python -m build --outdir dist . >/dev/null
+	@log=$$($(VENV)/bin/python -m build --outdir dist . 2>&1) || { echo "$$log" >&2; exit 1; }
 	@ls -1 dist
 
 wheel-demo: build ## run the demo from the wheel, in an empty environment elsewhere
