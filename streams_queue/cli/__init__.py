@@ -20,6 +20,8 @@ def main() -> None:
         if extra is None:
             raise
         _fail(str(MissingExtraError("The command streams-queue", extra)), 2)
+    except KeyboardInterrupt:
+        _fail("interrupted", 130)
     try:
         app(prog_name="streams-queue")
     except Exception as error:  # noqa: BLE001 - whatever it is, it becomes one line and an exit code

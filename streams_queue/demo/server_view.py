@@ -132,4 +132,6 @@ def _shown(value: Any) -> str:
 
 
 def _text(value: Any) -> str:
+    if value is None:
+        return "(nil)"
     return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)

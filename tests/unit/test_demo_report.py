@@ -49,7 +49,7 @@ def test_xinfo_is_shown_without_payloads() -> None:
     """An entry is shown by its id; groups and consumers by a line each."""
     entry = [b"1-0", [b"id", b"x", b"payload", b"y" * 10_000, b"meta", b"{}"]]
     assert list(readable([b"length", 2, b"first-entry", entry, b"last-entry", None])) == [
-        "length 2 · first-entry 1-0 · last-entry None"
+        "length 2 · first-entry 1-0 · last-entry (nil)"
     ]
     rows = [[b"name", b"a", b"pending", 1], [b"name", b"b", b"pending", 0]]
     assert list(readable(rows)) == ["name a · pending 1", "name b · pending 0"]
