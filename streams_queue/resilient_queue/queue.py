@@ -344,7 +344,7 @@ class ResilientQueue:
         return _sum(await self._redis_stats(), await self._local.stats())
 
     async def _redis_stats(self) -> QueueStats:
-        if not self._recovery.active:
+        if not self._recovery.unreachable:
             try:
                 self._known = await self._redis.stats()
             except BackendError as error:

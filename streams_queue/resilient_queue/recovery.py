@@ -73,6 +73,11 @@ class Recovery:
         """Whether new events are held locally."""
         return self._outage is not None
 
+    @property
+    def unreachable(self) -> bool:
+        """Whether asking the server anything would take long and fail."""
+        return self._outage is not None and not self._outage.refused
+
     def lets_through(self) -> bool:
         """Decide whether a new event may try Redis now.
 
@@ -118,7 +123,7 @@ class Recovery:
 
     async def _run(self) -> None:
         """Move everything; ends when nothing is left and the server takes events again, or a new one is to ask it."""
-        while not self._holding.is_empty() or (self._outage is not None and not self._outage.refused):
+        while self.unreachable or not self._holding.is_empty():
             await self._until_allowed()
             try:
                 moved = await self._step()
