@@ -99,6 +99,7 @@ def test_an_asyncio_queue_never_loads_redis() -> None:
     """A process without a server needs no client library in memory."""
     config = {"queue": {"type": "asyncio", "max_size": 1, "timeout": 1, "retry_policy": {}}}
     names = "QueueFactory, check_redis_health, Worker"
-    code = f"import sys; from streams_queue import {names}; QueueFactory.create_queue({config}); print('redis' in sys.modules)"
+    steps = (f"from streams_queue import {names}", f"QueueFactory.create_queue({config})", "import sys")
+    code = "; ".join((*steps, "print('redis' in sys.modules)"))
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
