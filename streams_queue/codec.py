@@ -9,7 +9,7 @@ import dataclasses
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, NoReturn, Protocol
 
 import msgspec
@@ -306,6 +306,15 @@ def check_event_id(event_id: str) -> str:
     if _has_lone_surrogate(event_id):
         raise EncodeError("event_id", "holds a lone surrogate, which UTF-8 cannot carry")
     return event_id
+
+
+def check_event_ids(event_ids: Sequence[str | None] | None, count: int) -> list[str | None]:
+    """Return one id or None per payload. Raises EncodeError if they are not `count`, or one cannot travel."""
+    if event_ids is None:
+        return [None] * count
+    if len(event_ids) != count:
+        raise EncodeError("event_ids", f"must be as many as the payloads, {count}, not {len(event_ids)}")
+    return [None if event_id is None else check_event_id(event_id) for event_id in event_ids]
 
 
 def check_headers(headers: Mapping[str, str] | None) -> dict[str, str]:

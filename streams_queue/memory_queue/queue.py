@@ -346,9 +346,10 @@ class EventQueue:
         return deleted
 
     async def pause(self, *, intake: bool = True, delivery: bool = True) -> None:
-        """Refuse new events and/or stop handing out."""
-        self._intake_paused = self._intake_paused or intake
-        self._delivery_paused = self._delivery_paused or delivery
+        """Refuse new events and/or stop handing out; the last call says what is paused."""
+        self._intake_paused, self._delivery_paused = intake, delivery
+        if not delivery:
+            self._arrivals.wake_all()
 
     async def resume(self) -> None:
         """End a pause."""

@@ -220,13 +220,16 @@ async def test_health_of_a_closed_queue(queue: Queue) -> None:
     assert health["error"]
 
 
-async def test_pausing_one_side_leaves_the_other(queue: Queue) -> None:
-    """Pauses add up until one resume ends them all."""
-    await queue.pause(intake=True, delivery=False)
+async def test_the_last_pause_says_what_is_paused(queue: Queue) -> None:
+    """A pause replaces the one before, and one resume ends it."""
+    await queue.pause()
     await queue.pause(intake=False, delivery=True)
     assert (await queue.stats()).paused
-    assert not await queue.enqueue(event(1))
+    assert await queue.enqueue(event(1))
+    await queue.pause(intake=True, delivery=False)
+    assert not await queue.enqueue(event(2))
+    assert await take_numbers(queue, 1) == [1]
     await queue.resume()
     assert not (await queue.stats()).paused
-    assert await queue.enqueue(event(1))
-    assert await take_numbers(queue, 1) == [1]
+    assert await queue.enqueue(event(3))
+    assert await take_numbers(queue, 1) == [3]

@@ -44,4 +44,4 @@ async def assert_state(queue: Queue, expected: Whole, timeout: float = 5.0) -> N
         if actual == expected or time.monotonic() > deadline:
             break
         await asyncio.sleep(0.01)
-    assert actual == expected
+    assert actual == expected, f"{actual} is not {expected}"
