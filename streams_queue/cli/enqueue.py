@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import IO, Annotated, Any
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from streams_queue.cli import exit_codes
 from streams_queue.cli.options import ConfigOption, EnvironmentOption, JsonOption, UrlOption, open_queue
@@ -19,6 +20,9 @@ from streams_queue.cli.output import print_error, print_json, print_line, stderr
 from streams_queue.errors import BackendError, EncodeError, MessageError
 from streams_queue.messages import Receipt, ReceiptStatus
 from streams_queue.queue import Queue
+
+Advance = Callable[[int], None]
+"""Is told how many bytes of the input have been read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +56,7 @@ class Outcome:
     duplicates: int = 0
     not_accepted: int = 0
     bad: int = 0
-    last_sent: int = field(default=0)
+    last_sent: int = 0
 
     @property
     def is_complete(self) -> bool:
@@ -82,19 +86,18 @@ def enqueue(
 ) -> None:
     """Enqueue JSON lines. A line that does not go in is reported and the others go in; exit code 1 tells."""
     queue = open_queue(config, url, environment)
-    with _progress(source) as progress:
-        run = Run(queue, Outcome(), progress, event_id_field, delay, batch, strict=strict)
-        try:
-            run.play(source)
-        except BackendError:
-            print_error(f"stopped; the lines up to {run.outcome.last_sent} are done")
-            raise
-        except StrictStop:
-            pass
-        finally:
-            progress.stop()
-            _print(run.outcome, as_json=as_json)
-    raise typer.Exit(exit_codes.OK if run.outcome.is_complete else exit_codes.NO)
+    outcome = Outcome()
+    try:
+        with _progress(source) as advance:
+            Run(queue, outcome, advance, event_id_field, delay, batch, strict=strict).play(source)
+    except StrictStop:
+        pass
+    except BackendError:
+        print_error(f"stopped; the lines up to {outcome.last_sent} are done")
+        raise
+    finally:
+        _print(outcome, as_json=as_json)
+    raise typer.Exit(exit_codes.OK if outcome.is_complete else exit_codes.NO)
 
 
 def _print(outcome: Outcome, *, as_json: bool) -> None:
@@ -110,15 +113,23 @@ def _print(outcome: Outcome, *, as_json: bool) -> None:
         print_line(", ".join(f"{count} {name.replace('_', ' ')}" for name, count in figures.items()))
 
 
-def _progress(source: IO[bytes]) -> Progress:
-    """Make a bar over the file's bytes, or a count where its size is unknown; only a terminal sees it."""
+@contextlib.contextmanager
+def _progress(source: IO[bytes]) -> Iterator[Advance]:
+    """Show a bar over the file's bytes, or a count where its size is unknown; only a terminal sees it."""
     console = stderr()
+    if not console.is_terminal:
+        yield lambda _: None
+        return
     columns = (TextColumn("enqueued"), BarColumn(40), MofNCompleteColumn(), TextColumn("bytes"), TimeElapsedColumn())
-    progress = Progress(*columns, console=console, disable=not console.is_terminal)
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task("enqueue", total=_size(source))
+        yield lambda size: progress.advance(task, size)
+
+
+def _size(source: IO[bytes]) -> int | None:
     name = getattr(source, "name", None)
     path = Path(name) if isinstance(name, str) else None
-    progress.add_task("enqueue", total=path.stat().st_size if path is not None and path.is_file() else None)
-    return progress
+    return path.stat().st_size if path is not None and path.is_file() else None
 
 
 class Run:
@@ -131,7 +142,7 @@ class Run:
         self,
         queue: Queue,
         outcome: Outcome,
-        progress: Progress,
+        advance: Advance,
         event_id_field: str | None,
         delay: float,
         batch: int,
@@ -139,8 +150,8 @@ class Run:
         strict: bool,
     ) -> None:
         self._queue = queue
-        self.outcome = outcome
-        self._progress = progress
+        self._outcome = outcome
+        self._advance = advance
         self._event_id_field = event_id_field
         self._delay = delay
         self._batch = batch
@@ -158,7 +169,7 @@ class Run:
 
     def _lines(self, source: Iterable[bytes]) -> Iterator[Line]:
         for number, text in enumerate(source, start=1):
-            self._progress.advance(TaskID(0), len(text))
+            self._advance(len(text))
             if not text.strip():
                 continue
             try:
@@ -167,7 +178,7 @@ class Run:
                 self._report_bad(number, error)
 
     def _report_bad(self, number: int, error: MessageError) -> None:
-        self.outcome.bad += 1
+        self._outcome.bad += 1
         self._report(number, str(error))
 
     def _report(self, number: int, what: str) -> None:
@@ -193,17 +204,17 @@ class Run:
         payloads = [line.payload for line in lines]
         event_ids = [line.event_id for line in lines]
         receipts = await self._queue.enqueue_many(payloads, event_ids=event_ids, delay=self._delay)
-        self.outcome.last_sent = lines[-1].number
+        self._outcome.last_sent = lines[-1].number
         for line, receipt in zip(lines, receipts, strict=True):
             self._count(line, receipt)
 
     def _count(self, line: Line, receipt: Receipt) -> None:
         if receipt.status is ReceiptStatus.ACCEPTED:
-            self.outcome.accepted += 1
+            self._outcome.accepted += 1
         elif receipt.status is ReceiptStatus.DUPLICATE:
-            self.outcome.duplicates += 1
+            self._outcome.duplicates += 1
         else:
-            self.outcome.not_accepted += 1
+            self._outcome.not_accepted += 1
             self._report(line.number, f"not accepted, the queue is {receipt.status}")
 
 
