@@ -10,7 +10,7 @@ import itertools
 import logging
 import sys
 from collections import deque
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,6 +54,9 @@ class Holding:
         local: The queue in which they lie; local consumers take from it what nobody is about to move.
         redis: The queue to which they move.
         payload_type: As for the two queues.
+
+    Attributes:
+        moved: How many events have gone to Redis so far.
     """
 
     def __init__(self, local: EventQueue, redis: RedisEventQueue, payload_type: type | None) -> None:
@@ -61,10 +64,12 @@ class Holding:
         self._redis = redis
         self._codec = make_codec(payload_type, max_bytes=local.settings.max_event_bytes)
         self._unresolved: deque[_Unresolved] = deque()
+        self._is_moving = False
+        self.moved = 0
 
     def is_empty(self) -> bool:
         """Whether nothing is left to move; what local consumers have in hand does not count."""
-        return not self._unresolved and not self._local.has_events_to_move()
+        return not (self._is_moving or self._unresolved or self._local.has_events_to_move())
 
     async def count(self) -> int:
         """How many events would die with this process now, those in the hands of local consumers included."""
@@ -119,11 +124,11 @@ class Holding:
 
     # --- moving ---
 
-    async def move_some(self) -> int:
+    async def move_some(self) -> bool:
         """Move the next events to Redis: a batch of unknown fate first and verbatim, else the oldest in line.
 
         Returns:
-            How many went; 0 if Redis has no room for the next one.
+            Whether to go on at once; False if Redis has no room for the next event.
 
         Cancelled: What was not confirmed is in line again; its event_id keeps it from being added twice.
 
@@ -133,22 +138,20 @@ class Holding:
         if self._unresolved:
             return await self._resolve(self._unresolved[0])
         entries = self._local.take_to_move(_BATCH)
-        moved = 0
+        self._is_moving = True
         try:
             for _, group in itertools.groupby(entries, key=lambda entry: (entry.due, entry.meta.headers)):
-                alike = list(group)
-                went = await self._send(alike)
-                moved += went
-                if went < len(alike):
-                    break
+                if not await self._send(list(group)):
+                    return False
         finally:
             self._local.put_back([entry for entry in entries if not self._is_unresolved(entry)])
-        return moved
+            self._is_moving = False
+        return True
 
     def _is_unresolved(self, entry: Entry) -> bool:
         return any(entry in unresolved.entries.values() for unresolved in self._unresolved)
 
-    async def _resolve(self, unresolved: _Unresolved) -> int:
+    async def _resolve(self, unresolved: _Unresolved) -> bool:
         entries = unresolved.entries
         try:
             receipts: list[Receipt] = await self._redis.resolve(unresolved.batch)
@@ -159,12 +162,12 @@ class Holding:
         else:
             taken = [entry for position, entry in entries.items() if receipts[position].held]
         self._unresolved.popleft()
-        self._local.moved(taken)
+        self._went(taken)
         self._local.put_back([entries[position] for position in sorted(entries)])
-        return len(taken)
+        return True
 
-    async def _send(self, entries: Sequence[Entry]) -> int:
-        """Send entries that have the same delay and headers; returns how many Redis holds now, from the first on."""
+    async def _send(self, entries: Sequence[Entry]) -> bool:
+        """Send entries that have the same delay and headers; False if there was not room for all of them."""
         try:
             receipts = await self._redis.enqueue_many(
                 [self._codec.decode(entry.payload) for entry in entries],
@@ -177,10 +180,10 @@ class Holding:
                 unknown = entries[len(entries) - len(error.positions) :]
                 self._keep(error.unresolved, dict(zip(error.positions, unknown, strict=True)))
             raise
-        taken = list(_held(entries, receipts))
-        self._local.moved(taken)
-        return len(taken)
+        taken = [entry for entry, receipt in zip(entries, receipts, strict=True) if receipt.held]
+        self._went(taken)
+        return len(taken) == len(entries)
 
-
-def _held(entries: Iterable[Entry], receipts: Iterable[Receipt]) -> Iterable[Entry]:
-    return (entry for entry, receipt in zip(entries, receipts, strict=True) if receipt.held)
+    def _went(self, entries: Sequence[Entry]) -> None:
+        self._local.moved(entries)
+        self.moved += len(entries)

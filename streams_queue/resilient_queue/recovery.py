@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import random
 from collections.abc import Callable
@@ -31,12 +30,12 @@ class _Outage:
 
     Attributes:
         refused: The server answered and refused; it can be asked at no cost whether it takes events again.
-        moved: How many events have gone to the server so far.
+        moved_before: How many events had gone from here to the server when it began.
         reported: An error that does not pass was logged.
     """
 
     refused: bool
-    moved: int = 0
+    moved_before: int
     reported: bool = False
 
 
@@ -89,7 +88,7 @@ class Recovery:
         return self._outage.refused and self._holding.is_empty() and self._allowed()
 
     def succeeded(self) -> None:
-        """Note that Redis took a new event."""
+        """Note that Redis took something; if nothing is left to move, it takes over."""
         if self._outage is not None and self._holding.is_empty():
             self._end(self._outage)
 
@@ -97,7 +96,7 @@ class Recovery:
         """Note that Redis did not take an event: the fallback begins, unless it is on."""
         refused = isinstance(error, BackendRejected)
         if self._outage is None:
-            self._outage = _Outage(refused)
+            self._outage = _Outage(refused, self._holding.moved)
             logger.warning("Falling back to asyncio queue (%s); what it holds dies with this process", error)
             self._observers.fallback_on(str(error))
             self._on_change()
@@ -114,10 +113,14 @@ class Recovery:
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
-        with contextlib.suppress(TimeoutError, BackendError):
+        try:
             async with asyncio.timeout(seconds):
                 while not self._holding.is_empty() and await self._step():
                     pass
+        except (TimeoutError, BackendError) as error:
+            logger.debug("Not everything could be moved before the end (%s)", error)
+        except Exception:
+            logger.exception("Not everything could be moved before the end")
 
     # --- the task ---
 
@@ -126,7 +129,7 @@ class Recovery:
         while self.unreachable or not self._holding.is_empty():
             await self._until_allowed()
             try:
-                moved = await self._step()
+                goes_on = await self._step()
             except BackendError as error:
                 self._failed_to_move(error)
             except Exception:
@@ -134,29 +137,24 @@ class Recovery:
                 self._trip()
             else:
                 self._breaker = success(self._breaker)
-                if not moved:
+                if not goes_on:
                     await asyncio.sleep(_FULL_WAIT)
 
     async def _step(self) -> bool:
         """Move some events, or ask the server if there are none; False if it has no room for the next one."""
         if self._holding.is_empty():
             await self._redis.get_queue_depth()
-            moved = 0
-        else:
-            moved = await self._holding.move_some()
-            if not moved and not self._holding.is_empty():
-                return False
-        if self._outage is not None:
-            self._outage.moved += moved
-            if self._holding.is_empty():
-                self._end(self._outage)
+        elif not await self._holding.move_some():
+            return False
+        self.succeeded()
         return True
 
     def _end(self, outage: _Outage) -> None:
         self._breaker = Closed()
         self._outage = None
-        logger.warning("Redis takes over again; %d events that were held locally have moved to it", outage.moved)
-        self._observers.fallback_off(outage.moved)
+        moved = self._holding.moved - outage.moved_before
+        logger.warning("Redis takes over again; %d events that were held locally have moved to it", moved)
+        self._observers.fallback_off(moved)
         self._on_change()
 
     def _failed_to_move(self, error: BackendError) -> None:

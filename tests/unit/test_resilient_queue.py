@@ -285,27 +285,32 @@ async def test_held_events_go_back_in_order_and_new_ones_behind_them(make: Make,
     assert await take_numbers(queue, 5) == [0, 1, 2, 3, 4]
 
 
-async def test_an_event_that_comes_while_a_batch_moves_waits_for_the_next(make: Make, server: FlakyServer) -> None:
-    """Redis takes over with the reply to the last batch, not before."""
-    queue = make(BreakerPolicy(open_for=0.01, max_open_for=0.02))
+@pytest.mark.parametrize("error", [BackendUnavailable(), OOM])
+async def test_an_event_that_comes_while_the_last_batch_moves_waits_behind_it(
+    make: Make, server: FlakyServer, error: BackendError, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Redis takes over with the reply to the last batch, not before, although the one before went well."""
+    monkeypatch.setattr("streams_queue.resilient_queue.holding._BATCH", 1)
+    queue = make()
     moving, may_go = asyncio.Event(), asyncio.Event()
     enqueue_many = server.enqueue_many
 
     async def slowly(payloads: Any, **options: Any) -> list[Receipt]:
-        if server.down is None:
+        if server.sent:
             moving.set()
             await may_go.wait()
         return await enqueue_many(payloads, **options)
 
     server.enqueue_many = slowly  # type: ignore[method-assign]
-    server.fail(BackendUnavailable())
-    await queue.enqueue(event(0))
+    server.fail(error)
+    await queue.enqueue_many(events(2))
     server.heal()
     await moving.wait()
-    assert await queue.enqueue(event(1))
-    may_go.set()
+    asyncio.get_running_loop().call_later(0.05, may_go.set)
+    assert await queue.enqueue(event(2))
+    assert not may_go.is_set()
     await restored(queue)
-    assert server.sent == [[0], [1]]
+    assert server.sent == [[0], [1], [2]]
 
 
 async def test_delays_ids_and_headers_move_along(make: Make, server: FlakyServer) -> None:
