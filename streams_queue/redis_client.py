@@ -38,7 +38,19 @@ Command = tuple[Argument, ...]
 
 # Codes of refusals that pass by themselves; those in _RETRIED are worth trying again at once, on a new connection.
 _PASSING = frozenset(
-    {"OOM", "MISCONF", "LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "UNBLOCKED", "NOREPLICAS", "BUSY", "MAXCLIENTS"}
+    {
+        "OOM",
+        "MISCONF",
+        "LOADING",
+        "READONLY",
+        "MASTERDOWN",
+        "CLUSTERDOWN",
+        "TRYAGAIN",
+        "UNBLOCKED",
+        "NOREPLICAS",
+        "BUSY",
+        "MAXCLIENTS",
+    }
 )
 _RETRIED = _PASSING - {"OOM", "MISCONF", "NOREPLICAS"}
 # redis-py takes the code off the message of those for which it has a class.

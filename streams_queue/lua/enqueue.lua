@@ -112,8 +112,8 @@ if accepted > 0 then
   redis.call('SET', KEYS[5], sequence .. '\n' .. count .. '\n' .. words .. '\n' .. ARGV[FIRST], 'PX', ARGV[7])
   redis.call('HINCRBY', KEYS[4], 'enqueued', accepted)
 end
--- Nothing but counts: with no memory left they may fail, the answer stands.
-if refused > 0 then
+-- Nothing but counts: with no memory left they may fail, the answer stands. Who blocks counts when it gives up.
+if refused > 0 and overflow ~= 'block' then
   redis.pcall('HINCRBY', KEYS[4], 'rejected', refused)
 end
 if doubled > 0 then

@@ -60,7 +60,7 @@ class Backoff:
     def next(self) -> float:
         """Return the next wait in seconds."""
         wait, self._wait = self._wait, min(self._cap, self._wait * 2)
-        return wait * random.uniform(0.5, 1.0)  # noqa: S311 - jitter needs no cryptography
+        return wait * random.uniform(0.5, 1.0)
 
 
 class Channel:
@@ -74,7 +74,9 @@ class Channel:
         on_state_lost: Told when the server turns out to have lost the group, or the whole queue.
     """
 
-    def __init__(self, endpoint: Endpoint, commands: StreamCommands, observers: Observers, *, backoff_cap: float) -> None:
+    def __init__(
+        self, endpoint: Endpoint, commands: StreamCommands, observers: Observers, *, backoff_cap: float
+    ) -> None:
         self.commands = commands
         self.requests = Link(endpoint)
         self.reader = Link(endpoint)
@@ -103,7 +105,7 @@ class Channel:
         if self._is_open:
             return
         async with self._opening:
-            if self._is_open:
+            if self._was_opened_meanwhile():
                 return
             opened = await self.commands.open(self.requests, reopened=self._was_open)
             if opened.created and self._was_open:
@@ -111,6 +113,9 @@ class Channel:
             self._is_open = self._was_open = True
             self.last_held = opened.held
             self.outage.ended()
+
+    def _was_opened_meanwhile(self) -> bool:
+        return self._is_open
 
     def failed(self, error: BackendError) -> None:
         """Note a failure of any link: what was known of the server may no longer hold."""
@@ -154,7 +159,9 @@ class Channel:
             await link.close()
 
     def _report_state_lost(self, held: int) -> None:
-        detail = f"the group of {self.commands.keys.stream} was gone; {self.last_held} events were held before, {held} now"
+        detail = (
+            f"the group of {self.commands.keys.stream} was gone; {self.last_held} events were held before, {held} now"
+        )
         logger.error("The server lost the queue's state: %s", detail)
         self._observers.state_lost(detail)
         gone = self.last_held - held

@@ -20,6 +20,9 @@ PRODUCER_TTL_MS = 24 * 3600 * 1000
 # A dedup window is cut into this many buckets; one more is read on either side, for clocks that differ.
 DEDUP_BUCKETS = 4
 
+# The current bucket first.
+_AROUND = (0, 1, *range(-1, -DEDUP_BUCKETS - 1, -1))
+
 RawEntry = tuple[str, int, list[bytes]]
 
 
@@ -136,8 +139,7 @@ class StreamCommands:
         names = self.keys
         keys = [names.stream, names.delayed, names.dead, names.stats, names.producer(producer_id)]
         if bucket is not None:
-            around = (bucket, bucket + 1, *(bucket - age for age in range(1, DEDUP_BUCKETS + 1)))
-            keys += [names.dedup(each) for each in around]
+            keys += [names.dedup(bucket + offset) for offset in _AROUND]
         dedup_ttl_ms = milliseconds(self._settings.dedup_window * (DEDUP_BUCKETS + 2) / DEDUP_BUCKETS)
         head: tuple[Argument, ...] = (
             *(self._settings.group, producer_id, sequence, confirmed, max_size, self._settings.overflow),
@@ -193,13 +195,19 @@ class StreamCommands:
     async def adopt(self, link: Link, known: Sequence[str], *, limit: int) -> Adopted:
         """Fetch what is pending for this consumer and not among `known`."""
         keys = (self.keys.stream, self.keys.stats)
-        entries, lost, more = await link.run(
-            script("adopt"), keys, (*self._owner, limit, *known), timeout=self.timeout
-        )
+        entries, lost, more = await link.run(script("adopt"), keys, (*self._owner, limit, *known), timeout=self.timeout)
         return Adopted(_raw(entries), lost, bool(more))
 
     async def maintain(
-        self, link: Link, *, slots: int, empty: bool, go_on: bool, interval: float, prune_after: float, disowned: Sequence[str]
+        self,
+        link: Link,
+        *,
+        slots: int,
+        empty: bool,
+        go_on: bool,
+        interval: float,
+        prune_after: float,
+        disowned: Sequence[str],
     ) -> Maintained:
         """Promote what is due and claim what crashed consumers left, at most `slots` events."""
         names, settings = self.keys, self._settings
@@ -208,9 +216,16 @@ class StreamCommands:
             (names.stream, names.delayed, names.dead, names.stats),
             (
                 *self._owner,
-                *(milliseconds(settings.lease), slots, int(empty), milliseconds(interval), int(go_on)),
-                *(settings.retry_policy.max_deliveries, *self._dead_limits, self._max_delay_ms),
-                *(milliseconds(prune_after), *disowned),
+                milliseconds(settings.lease),
+                slots,
+                int(empty),
+                milliseconds(interval),
+                int(go_on),
+                settings.retry_policy.max_deliveries,
+                *self._dead_limits,
+                self._max_delay_ms,
+                milliseconds(prune_after),
+                *disowned,
             ),
             timeout=self.timeout,
         )
@@ -251,14 +266,14 @@ class StreamCommands:
         return ("XRANGE", self.keys.dead, "-" if after is None else f"({after}", "+", "COUNT", count)
 
     async def redrive(self, link: Link, max_size: int, limit: int, dead_ids: Sequence[str]) -> tuple[int, bool]:
-        """Put at most `limit` dead letters back, the oldest if no id is given; returns how many, and if the queue is full."""
+        """Put at most `limit` dead letters back, the oldest if no id is given; how many, and if the queue is full."""
         names = self.keys
         keys = (names.stream, names.delayed, names.dead, names.stats)
         redriven, full = await link.run(script("redrive"), keys, (max_size, limit, *dead_ids), timeout=self.timeout)
         return redriven, bool(full)
 
     async def purge(self, link: Link, limit: int) -> tuple[int, bool]:
-        """Move at most `limit` waiting and delayed events to the dead letters; returns how many, and if these are full."""
+        """Bury at most `limit` waiting and delayed events; returns how many, and if the dead letters are full."""
         names = self.keys
         keys = (names.stream, names.delayed, names.dead, names.stats)
         args = (self._settings.group, limit, *self._dead_limits)
@@ -271,6 +286,10 @@ class StreamCommands:
             script("purge_dead"), (self.keys.dead, self.keys.stats), dead_ids, timeout=self.timeout
         )
         return deleted
+
+    def count_rejected(self, count: int) -> Command:
+        """Return the command that counts events that were refused after waiting for room."""
+        return ("HINCRBY", self.keys.stats, "rejected", count)
 
     def set_paused(self, paused: str) -> Command:
         """Return the command that pauses `intake`, `delivery`, both (comma between), or nothing."""

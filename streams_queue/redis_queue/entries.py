@@ -33,7 +33,9 @@ def fields_of(flat: Sequence[bytes]) -> dict[str, bytes]:
     return {name.decode("utf-8", "replace"): value for name, value in zip(flat[::2], flat[1::2], strict=False)}
 
 
-def read_entry(entry_id: str, count: int, flat: Sequence[bytes], codec: Codec, max_bytes: int) -> Delivery | Broken | Newer:
+def read_entry(
+    entry_id: str, count: int, flat: Sequence[bytes], codec: Codec, max_bytes: int
+) -> Delivery | Broken | Newer:
     """Turn an entry into a delivery.
 
     Args:

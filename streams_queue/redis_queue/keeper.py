@@ -1,8 +1,8 @@
 """The keeper: a thread with a connection of its own that renews leases, so that a busy event loop loses none.
 
-It renews what is held every third of a lease, fenced, and never steals back. It holds neither the queue nor its session:
-when the queue is garbage or the event loop is closed it sends what was handed to it and ends, so that a forgotten queue
-strands nothing. See docs/decisions/0006-keeper-thread.md.
+It renews what is held every third of a lease, fenced, and never steals back. It holds neither the queue nor its
+session: when the queue is garbage or the event loop is closed it sends what was handed to it and ends, so that a
+forgotten queue strands nothing. See docs/decisions/0006-keeper-thread.md.
 """
 
 from __future__ import annotations
@@ -160,7 +160,7 @@ class Keeper:
         now = time.monotonic()
         if not answered:
             # After an outage every living process must have renewed before anybody may claim: ask often.
-            return now + self._retry_cap * random.uniform(0.5, 1.0)  # noqa: S311 - jitter needs no cryptography
+            return now + self._retry_cap * random.uniform(0.5, 1.0)
         return now + self._interval if renewed or due <= now else due
 
     async def _round(self, link: Link, *, renew: bool) -> bool:

@@ -112,7 +112,7 @@ class Maintenance:
             logger.error("Dead letters are full: %d events stay delayed", done.refused)
 
     def _decide_on_draining(self, done: Maintained) -> None:
-        """An event that crashed its consumers runs alone: empty our hands for it, but not for ever, nor again at once."""
+        """What crashed its consumers runs alone: empty our hands for it, but not for ever, nor again at once."""
         now = asyncio.get_running_loop().time()
         if done.waits_alone and not self._drain_until and now >= self._drain_again_at:
             self._drain_until = now + self._drain_for

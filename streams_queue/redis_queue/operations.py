@@ -54,14 +54,14 @@ class Operations:
     async def stats(self, max_size: int) -> QueueStats:
         """Return one consistent look at all figures. Redis: 1 round trip."""
         figures, waiting = await self.figures(self._settings.enqueue_timeout)
-        oldest = figures.oldest_waiting
+        oldest_ms = _oldest_ms(figures.oldest_waiting, self._session().reader.oldest_buffered)
         return QueueStats(
             waiting=waiting,
             in_flight=max(0, figures.entries - waiting),
             delayed=figures.delayed,
             dead=figures.dead,
             max_size=max_size,
-            oldest_waiting_age=max(0, figures.now_ms - milliseconds_of(oldest)) / 1000 if oldest else None,
+            oldest_waiting_age=None if oldest_ms is None else max(0, figures.now_ms - oldest_ms) / 1000,
             consumers=figures.consumers,
             paused=bool(figures.totals.get("paused")),
             totals={name: int(figures.totals.get(name, 0)) for name in _TOTALS},
@@ -73,7 +73,13 @@ class Operations:
         try:
             figures, waiting = await self.figures(session.commands.timeout)
         except BackendError as error:
-            return {"status": "unhealthy", "redis_connected": False, "queue_depth": 0, "processing": 0, "error": str(error)}
+            return {
+                "status": "unhealthy",
+                "redis_connected": False,
+                "queue_depth": 0,
+                "processing": 0,
+                "error": str(error),
+            }
         health = {
             "status": "healthy",
             "redis_connected": True,
@@ -128,7 +134,7 @@ class Operations:
             raise UsageError(f"purge moves events to 'dead', not to {to!r}; only purge_dead deletes")
         session, total = self._session(), 0
         while True:
-            moved, full = await self._retry(lambda: session.commands.purge(session.channel.requests, _CHUNK))
+            moved, full = await self._purge_chunk(session)
             total += moved
             if full or moved < _CHUNK:
                 break
@@ -137,16 +143,26 @@ class Operations:
         await self.figures(self._settings.enqueue_timeout)
         return total
 
+    async def _purge_chunk(self, session: Session) -> tuple[int, bool]:
+        moved: tuple[int, bool] = await self._retry(lambda: session.commands.purge(session.channel.requests, _CHUNK))
+        return moved
+
     async def purge_dead(self, dead_ids: tuple[str, ...], who: str) -> int:
         """Delete dead letters for good, in chunks. Redis: 1 round trip per 500."""
         session, total = self._session(), 0
         for start in range(0, max(1, len(dead_ids)), _CHUNK):
             chunk = dead_ids[start : start + _CHUNK]
-            total += await self._retry(
+            deleted: int = await self._retry(
                 lambda chunk=chunk: session.commands.purge_dead(session.channel.requests, chunk)  # type: ignore[misc]
             )
+            total += deleted
         logger.warning("%d dead letters deleted for good, asked for by %s", total, who)
         return total
+
+    async def count_rejected(self, count: int) -> None:
+        """Add to the totals what was refused after waiting for room. Redis: 1 round trip."""
+        session = self._session()
+        await self._retry(lambda: self._call(session, session.commands.count_rejected(count)))
 
     async def set_paused(self, paused: str) -> None:
         """Pause `intake`, `delivery`, both (comma between) or nothing, for all processes. Redis: 1 round trip."""
@@ -165,3 +181,9 @@ class Operations:
             if isinstance(reply, BackendError):
                 raise reply
         return replies
+
+
+def _oldest_ms(first_unread: str, buffered: str | None) -> int | None:
+    """Return when the oldest waiting event was added; one that is prefetched here waits as well."""
+    ids = [entry_id for entry_id in (first_unread, buffered) if entry_id]
+    return min(map(milliseconds_of, ids), default=None)

@@ -1,7 +1,7 @@
 """Enqueueing: calls join the batch that is forming while one is on its way; every batch is written once.
 
-A producer has an id and numbers its batches. The server keeps the last number and its reply, so that a batch may be sent
-again after a lost reply, and one that comes late is refused. One batch is outstanding at a time.
+A producer has an id and numbers its batches. The server keeps the last number and its reply, so that a batch may be
+sent again after a lost reply, and one that comes late is refused. One batch is outstanding at a time.
 See docs/decisions/0004-idempotent-producer.md.
 """
 
@@ -27,7 +27,12 @@ logger = logging.getLogger(__name__)
 
 MAX_BATCH_EVENTS = 500
 MAX_BATCH_BYTES = 4 * 1024 * 1024
-_STATUS = {"D": ReceiptStatus.DUPLICATE, "F": ReceiptStatus.FULL, "P": ReceiptStatus.PAUSED, "L": ReceiptStatus.ACCEPTED}
+_STATUS = {
+    "D": ReceiptStatus.DUPLICATE,
+    "F": ReceiptStatus.FULL,
+    "P": ReceiptStatus.PAUSED,
+    "L": ReceiptStatus.ACCEPTED,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +170,9 @@ class Producer:
         batch.maybe_written = True
         reply = await self._send(batch, self._attempt_timeout)
         if reply.status not in ("ok", "replayed"):
-            raise StateError(f"batch {batch.sequence} of producer {batch.producer_id} cannot be resolved: {reply.status}")
+            raise StateError(
+                f"batch {batch.sequence} of producer {batch.producer_id} cannot be resolved: {reply.status}"
+            )
         return batch.receipts(reply.results)
 
     async def finish(self, timeout: float) -> None:
@@ -256,7 +263,7 @@ class Producer:
         return reply
 
     def _expire(self, batch: Batch, calls: list[_Call], *, before: float) -> None:
-        """Tell callers whose time is up; when the batch is to be kept, all of them, because it is out of our hands then."""
+        """Tell callers whose time is up; when the batch is to be kept, all of them: it is out of our hands then."""
         expired = [call for call in calls if call.deadline <= before]
         if not batch.maybe_written:
             _fail(expired, BackendUnavailable)
@@ -274,7 +281,10 @@ class Producer:
 
     def _settle(self, batch: Batch, calls: list[_Call], reply: BatchReply) -> None:
         if reply.status not in ("ok", "replayed"):
-            _fail(calls, StateError(f"the server answered {reply.status} to batch {batch.sequence} of {batch.producer_id}"))
+            _fail(
+                calls,
+                StateError(f"the server answered {reply.status} to batch {batch.sequence} of {batch.producer_id}"),
+            )
             return
         receipts = batch.receipts(reply.results)
         accepted = sum(receipt.status is ReceiptStatus.ACCEPTED for receipt in receipts)
@@ -285,15 +295,12 @@ class Producer:
             self._observers.accepted(accepted)
         if reply.held >= 0:
             self._channel.last_held = reply.held
-        refused = sum(receipt.status is ReceiptStatus.FULL for receipt in receipts)
-        if refused:
-            self._observers.rejected(refused)
         for call, positions in _positions(calls):
             if not call.reply.done():
                 call.reply.set_result([receipts[position] for position in positions])
 
     def _check_confirmed(self, reply: BatchReply) -> None:
-        """Notice that the server remembers less than it had confirmed: a failover or restart lost acknowledged batches."""
+        """Notice that the server remembers less than it had confirmed: acknowledged batches were lost."""
         if self._confirmed == 0 or reply.stored_sequence >= self._confirmed:
             return
         events = sum(count for sequence, count in self._confirmed_counts if sequence > reply.stored_sequence)

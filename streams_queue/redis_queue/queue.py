@@ -39,7 +39,7 @@ _ERROR_LENGTH = 500
 
 
 class RedisEventQueue:
-    """An event queue on a Redis stream with a consumer group: at least once, bounded, shared by any number of processes.
+    """An event queue on a Redis stream with a consumer group: at least once, bounded, shared by many processes.
 
     Making one does no I/O. It may be used after a fork and from one event loop after another; each time it starts a new
     session with a consumer name and connections of its own.
@@ -153,7 +153,13 @@ class RedisEventQueue:
         checked = check_headers(headers)
         meta = encode_meta(Meta(headers=checked) if checked else PLAIN_META)
         return [
-            NewEvent(self._new_id() if given is None else given, self._codec.encode(payload), meta, seconds, given is not None)
+            NewEvent(
+                self._new_id() if given is None else given,
+                self._codec.encode(payload),
+                meta,
+                seconds,
+                given is not None,
+            )
             for payload, given in zip(payloads, ids, strict=True)
         ]
 
@@ -165,7 +171,17 @@ class RedisEventQueue:
             self._warn_closed()
             return [Receipt(ReceiptStatus.CLOSED, event.event_id) for event in events]
         if self.settings.overflow == "block":
-            return await self._put_patiently(events)
+            receipts = await self._put_patiently(events)
+        else:
+            receipts = await self._put_at_once(events)
+        refused = sum(receipt.status is ReceiptStatus.FULL for receipt in receipts)
+        if refused:
+            self._observers.rejected(refused)
+            if self.settings.overflow == "block":
+                await self._operations.count_rejected(refused)
+        return receipts
+
+    async def _put_at_once(self, events: Sequence[NewEvent]) -> list[Receipt]:
         receipts: list[Receipt] = []
         for start in range(0, len(events), _BATCHES_AHEAD * MAX_BATCH_EVENTS):
             receipts += await self._put_once(events[start : start + _BATCHES_AHEAD * MAX_BATCH_EVENTS])
@@ -201,7 +217,7 @@ class RedisEventQueue:
                 continue
             if loop.time() >= deadline or self._closed:
                 return receipts + [Receipt(ReceiptStatus.FULL, event.event_id) for event in events[len(receipts) :]]
-            await asyncio.sleep(min(random.uniform(*_POLL_FULL), max(0.0, deadline - loop.time())))  # noqa: S311 - jitter
+            await asyncio.sleep(min(random.uniform(*_POLL_FULL), max(0.0, deadline - loop.time())))
         return receipts
 
     async def resolve(self, unresolved: Batch) -> list[Receipt]:
@@ -276,7 +292,7 @@ class RedisEventQueue:
 
         Redis: 1 round trip. Cancelled: It is carried out all the same. Raises LeaseLost, BackendError.
         """
-        decision = decide_retry(delivery.deliveries, self.settings.retry_policy, jitter=random.random())  # noqa: S311
+        decision = decide_retry(delivery.deliveries, self.settings.retry_policy, jitter=random.random())
         if isinstance(decision, DeadLetterIt):
             await self._bury(delivery, decision.reason, error or "")
             return
@@ -325,7 +341,7 @@ class RedisEventQueue:
         )
 
     def _held(self, delivery: Delivery) -> tuple[Session, Lease]:
-        """Return the session and lease of a delivery. Raises LeaseLost if an earlier session, or another process, had it."""
+        """Return session and lease of a delivery. Raises LeaseLost if an earlier session or another process had it."""
         session = self._current()
         (lease,) = self._leases((delivery,))
         if lease.session is not session:
@@ -483,7 +499,7 @@ _inherited: list[object] = []
 
 def _after_fork_in_child() -> None:
     for queue in list(_queues):
-        queue._forked()  # noqa: SLF001 - this module's own
+        queue._forked()
 
 
 if hasattr(os, "register_at_fork"):

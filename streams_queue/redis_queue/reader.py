@@ -21,7 +21,7 @@ from streams_queue.observer import Observers
 from streams_queue.redis_client import Command, worth_retrying
 from streams_queue.redis_queue.channel import Backoff, Channel
 from streams_queue.redis_queue.commands import RawEntry, milliseconds
-from streams_queue.redis_queue.entries import Broken, Newer, read_entry
+from streams_queue.redis_queue.entries import Broken, Newer, milliseconds_of, read_entry
 from streams_queue.redis_queue.leases import Lease, Leases, Stage
 from streams_queue.redis_queue.prefetch import Prefetch
 from streams_queue.redis_queue.settlements import Settlements
@@ -29,7 +29,7 @@ from streams_queue.redis_queue.size import LocalSize
 
 logger = logging.getLogger(__name__)
 
-# What is buffered and not handed out after this many seconds goes back, so that a hung handler holds nobody else's event.
+# What is not handed out after this many seconds goes back, so that a hung handler holds nobody else's event.
 STALE_AFTER = 1.0
 # A read may end later than asked, when the server is busy with others.
 READ_MARGIN = 1.0
@@ -37,6 +37,7 @@ MAX_BLOCK = 5.0
 # How long an entry that only a newer release can read is left to it before anybody looks again.
 _LEAVE_TO_NEWER = 30.0
 _ADOPT_AT_ONCE = 500
+_SPIN_PAUSE = 0.01
 # Event loops cannot wait for an infinite time.
 _FOR_EVER = 1e8
 
@@ -64,10 +65,10 @@ class Reader:
         leases: Leases,
         settlements: Settlements,
         settings: Settings,
+        *,
         codec: Codec,
         observers: Observers,
         size: LocalSize,
-        *,
         session: object,
     ) -> None:
         self._channel = channel
@@ -99,6 +100,11 @@ class Reader:
     def buffered(self) -> int:
         """How many events are prefetched and not handed out."""
         return len(self._buffer)
+
+    @property
+    def oldest_buffered(self) -> str | None:
+        """The entry id of the oldest prefetched event."""
+        return min((lease.entry_id for _, lease in self._buffer), default=None, key=milliseconds_of)
 
     @property
     def is_reading(self) -> bool:
@@ -295,14 +301,18 @@ class Reader:
             return
         count = self._prefetch.next_count(demand, loop.time())
         block = self._longest_wait(loop.time())
+        began = loop.time()
         entries = await self._acknowledge_and_read(count, block)
+        if not entries and loop.time() - began < block / 2:
+            # Unblocked, or an emulator that never waits: an empty answer before its time must not make this loop spin.
+            await asyncio.sleep(min(_SPIN_PAUSE, block))
         self._prefetch.fetched(len(entries), _size_bytes(entries), loop.time())
         self._fetches += 1
         self._arrived(entries)
         self._expire_looks()
 
     def _longest_wait(self, now: float) -> float:
-        """Return how long the read may wait: as long as the most patient caller, until the next recovery, at most `block`."""
+        """Return how long the read may wait: for the most patient caller, until the next recovery, at most `block`."""
         deadlines = [waiter.deadline for waiter in self._waiters if not waiter.woken.done()]
         if not deadlines or min(deadlines) <= now:
             return 0.0

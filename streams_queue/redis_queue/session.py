@@ -58,12 +58,19 @@ class Session:
         self.commands = StreamCommands(settings, self.consumer, timeout=attempt_timeout)
         self.channel = Channel(endpoint, self.commands, observers, backoff_cap=min(0.25, settings.lease / 8))
         self.leases = Leases()
-        self.settlements = Settlements(self.channel, self.leases, settings, observers, size)
+        self.settlements = Settlements(self.channel, self.leases, observers, size)
         self.producer = Producer(
             self.channel, observers, dedup_window=settings.dedup_window, attempt_timeout=attempt_timeout
         )
         self.reader = Reader(
-            self.channel, self.leases, self.settlements, settings, codec, observers, size, session=self
+            self.channel,
+            self.leases,
+            self.settlements,
+            settings,
+            codec=codec,
+            observers=observers,
+            size=size,
+            session=self,
         )
         self.maintenance = Maintenance(self.channel, self.leases, self.reader, settings, observers)
         self.keeper = Keeper(
@@ -187,4 +194,3 @@ class Session:
 
 def _name(lease: Lease) -> str:
     return lease.delivery.event_id if lease.delivery is not None else lease.entry_id
-

@@ -10,7 +10,6 @@ import logging
 from collections.abc import Coroutine, Iterable, Sequence
 from typing import Any
 
-from streams_queue.config import Settings
 from streams_queue.errors import BackendError, BackendTimeout, LeaseLost, StreamsQueueError
 from streams_queue.observer import Observers
 from streams_queue.redis_queue.channel import Channel
@@ -32,10 +31,9 @@ class Settlements:
         is_idle: Whether a read is waiting for events, so that no other is about to take acks along; set by the reader.
     """
 
-    def __init__(self, channel: Channel, leases: Leases, settings: Settings, observers: Observers, size: LocalSize) -> None:
+    def __init__(self, channel: Channel, leases: Leases, observers: Observers, size: LocalSize) -> None:
         self._channel = channel
         self._leases = leases
-        self._settings = settings
         self._observers = observers
         self._size = size
         self._acks: dict[str, Lease] = {}
@@ -293,7 +291,7 @@ class Settlements:
             except StreamsQueueError as error:
                 logger.warning("Could not %s (%s); its lease will run out", what, error)
 
-        self.run(guarded())
+        _ = self.run(guarded())
 
     async def wait_for_background(self, timeout: float) -> None:
         """Wait up to `timeout` seconds for the settlements that are under way."""
