@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 
 from streams_queue import ResilientQueue, check_redis_health
 from streams_queue.breaker import BreakerPolicy
-from tests.conftest import MakeClient, MakeConfig, ProxyTo, StartServer
+from tests.conftest import MakeClient, MakeConfig, MakeQueue, ProxyTo, StartServer
 from tests.support.builders import event, events, marker
 from tests.support.proxy import FlakyProxy
 from tests.support.servers import RedisServer
@@ -141,6 +142,48 @@ async def test_cleanup_moves_what_is_held(
     await asyncio.to_thread(server.restart)
     await queue.cleanup()
     assert await make_client(server.url).xlen(keys.stream) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.faults
+async def test_every_event_is_there_once_and_in_order_after_many_faults(
+    make: Make, proxy: FlakyProxy, make_redis_queue: MakeQueue
+) -> None:
+    """Connections are cut, refused and muted and replies are swallowed while a producer goes on."""
+    queue = make(proxy.url, max_size=1_000_000, enqueue_timeout=0.3, fallback={"max_size": 1_000_000})
+    chance = random.Random(7)
+    accepted, over = 0, False
+
+    async def produce() -> None:
+        nonlocal accepted
+        while not over:
+            batch = events(chance.choice((1, 1, 1, 10)), start=accepted)
+            assert all(receipt.held for receipt in await queue.enqueue_many(batch))
+            accepted += len(batch)
+            await asyncio.sleep(chance.random() * 0.002)
+
+    def refuse_all() -> None:
+        proxy.refuse()
+        proxy.cut()
+
+    def swallow_a_reply() -> None:
+        proxy.swallow_reply(lambda request, reply: True)
+
+    producer = asyncio.create_task(produce())
+    outages = 0
+    for fault in (proxy.cut, refuse_all, proxy.black_hole, swallow_a_reply) * 3:
+        await asyncio.to_thread(fault)
+        await asyncio.sleep(0.1 + chance.random() * 0.6)
+        outages += not queue.using_redis
+        await asyncio.to_thread(proxy.restore)
+        await asyncio.to_thread(proxy.cut)
+    over = True
+    await producer
+    await restored(queue)
+    await queue.cleanup()
+    assert outages > 0
+    assert await take_numbers(make_redis_queue(), accepted) == list(range(accepted))
+    assert await make_redis_queue().get_queue_depth() == 0
 
 
 # --- check_redis_health --------------------------------------------------------------------------------------
