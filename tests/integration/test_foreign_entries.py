@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -48,7 +49,7 @@ async def test_an_undecodable_entry_is_buried_and_its_neighbours_are_processed(
     (letter,) = await queue.dead_letters()
     assert letter.reason == "undecodable"
     assert letter.error
-    assert letter.payload is None
+    assert letter.payload == (json.loads(PAYLOAD) if fields.get("payload") == PAYLOAD else None)
     assert {name: value for name, value in letter.raw.items() if name in fields} == {
         name: value if isinstance(value, bytes) else value.encode() for name, value in fields.items()
     }
@@ -99,11 +100,11 @@ async def test_an_entry_of_a_newer_version_is_left_for_newer_consumers(
     assert await take_numbers(queue, 2) == [0, 1]
     assert await queue.receive(timeout=3.0) == []
 
-    assert len(await stored.entry_ids()) == 1
+    assert await stored.size() == 1
     assert await queue.dead_letters() == []
     assert "99" in caplog.text, f"nothing was logged about {entry_id}"
     await queue.cleanup()
-    assert len(await stored.entry_ids()) == 1
+    assert await stored.size() == 1
 
 
 async def test_a_whole_run_of_undecodable_entries_is_passed(make_redis_queue: MakeQueue, stored: StoredQueue) -> None:

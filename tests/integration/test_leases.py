@@ -102,15 +102,12 @@ async def test_a_lease_is_renewed_for_as_long_as_the_process_lives(
     await queue.enqueue(event(0))
     (delivery,) = await queue.receive()
     idle: list[int] = []
+    waiting = asyncio.create_task(other.receive(timeout=3.0))
+    while not waiting.done():
+        idle.append((await stored.pending())[0]["time_since_delivered"])
+        await asyncio.wait([waiting], timeout=0.05)
 
-    async def watch() -> None:
-        while True:
-            idle.append((await stored.pending())[0]["time_since_delivered"])
-            await asyncio.sleep(0.05)
-
-    watching = asyncio.create_task(watch())
-    assert await other.receive(timeout=3.0) == []
-    watching.cancel()
+    assert await waiting == []
 
     assert max(idle) < 1000
     await queue.nack(delivery, delay=0)

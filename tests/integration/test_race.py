@@ -61,9 +61,10 @@ class Sampler:
     def __init__(self, stored: StoredQueue) -> None:
         self._stored = stored
         self.sizes: list[int] = []
+        self.running = True
 
     async def run(self) -> None:
-        while True:
+        while self.running:
             self.sizes.append(await self._stored.size())
 
 
@@ -84,8 +85,8 @@ async def test_drop_oldest_keeps_the_newest_and_never_touches_what_is_held(
     sampling = asyncio.create_task(sampler.run())
 
     accepted = await race(programs, make_config(**settings))
-    sampling.cancel()
-    await asyncio.gather(sampling, return_exceptions=True)
+    sampler.running = False
+    await sampling
 
     assert len(accepted) == EVENTS
     assert len(sampler.sizes) > 20

@@ -59,7 +59,7 @@ class FlakyProxy:
     All public methods may be called from any thread and have taken effect when they return.
 
     Attributes:
-        counters: How often each fault happened: connections, refused, cut, swallowed, held, muted.
+        counters: How often each thing happened: connections, requests, refused, cut, swallowed, held, muted.
     """
 
     def __init__(self, upstream_port: int) -> None:
@@ -264,6 +264,7 @@ class _Link:
             self._proxy.counters["muted"] += 1
             return
         words = request_args(frame)
+        self._proxy.counters["requests"] += 1
         trap = _take(self._proxy.request_traps, words)
         if trap is None:
             self._forward(words, frame)

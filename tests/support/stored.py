@@ -63,16 +63,15 @@ class StoredQueue:
     async def age(self, entry_id: str, seconds: float) -> None:
         """Make a pending entry look as if its consumer had not been heard of for so long."""
         (entry,) = [each for each in await self.pending() if each["message_id"].decode() == entry_id]
-        await self._claim(entry["consumer"], entry_id, idle=int(seconds * 1000))
+        await self.raw.xclaim(
+            *(self.keys.stream, self.keys.group, entry["consumer"], 0, [entry_id]),
+            idle=int(seconds * 1000),
+            justid=True,
+        )
 
     async def steal(self, entry_id: str) -> None:
         """Give a pending entry to another consumer, as a reclaim does, and count the delivery."""
-        await self.raw.execute_command("XCLAIM", self.keys.stream, self.keys.group, "thief", 0, entry_id)
-
-    async def _claim(self, consumer: bytes, entry_id: str, *, idle: int) -> None:
-        await self.raw.execute_command(
-            "XCLAIM", self.keys.stream, self.keys.group, consumer, 0, entry_id, "IDLE", idle, "JUSTID"
-        )
+        await self.raw.xclaim(self.keys.stream, self.keys.group, "thief", 0, [entry_id])
 
     async def add(self, fields: dict[str, Any]) -> str:
         """Add an entry by hand."""
