@@ -150,6 +150,23 @@ async def test_hundreds_of_expired_entries_all_come_back(make_redis_queue: MakeQ
     assert (await queue.stats()).totals["reclaimed"] == 300
 
 
+async def test_expired_entries_come_back_at_the_pace_of_the_work(
+    make_redis_queue: MakeQueue, stored: StoredQueue
+) -> None:
+    """A worker that takes one event at a time gets a dead consumer's backlog as fast as it works, not one per sweep."""
+    queue = make_redis_queue(lease=30)
+    await queue.enqueue_many(events(50))
+    await stored.raw.xreadgroup(stored.keys.group, "ghost", {stored.keys.stream: ">"}, count=50)
+    for entry in await stored.pending():
+        await stored.age(entry["message_id"].decode(), 60)
+    begun = time.monotonic()
+
+    got = [number for _ in range(50) for number in await take_numbers(queue, 1)]
+
+    assert got == list(range(50))
+    assert time.monotonic() - begun <= 5.0
+
+
 async def test_a_hand_extended_lease_starts_anew(make_redis_queue: MakeQueue, stored: StoredQueue) -> None:
     """`extend` sets the idle time back without counting a delivery."""
     queue = make_redis_queue(lease=60)

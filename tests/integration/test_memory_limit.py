@@ -22,7 +22,7 @@ async def test_settling_goes_on_when_the_server_has_no_memory_left(
     stored = look_at(server)
     await queue.enqueue_many(events(5))
     acked, failed, released, rejected = await receive_exactly(queue, 4)
-    server.command("CONFIG", "SET", "maxmemory", "1mb")
+    server.command("CONFIG", "SET", "maxmemory", "100kb")
 
     with pytest.raises(BackendRejected) as refused:
         await queue.enqueue(event(5))
@@ -50,7 +50,7 @@ async def test_nothing_is_half_written_when_enqueue_is_refused_for_memory(
     queue = make_redis_queue(server.url)
     stored = look_at(server)
     await queue.enqueue(event(0), event_id="zero")
-    server.command("CONFIG", "SET", "maxmemory", "1mb")
+    server.command("CONFIG", "SET", "maxmemory", "100kb")
     for delay in (0.0, 30.0):
         with pytest.raises(BackendRejected):
             await queue.enqueue(event(1), event_id="one", delay=delay)
@@ -70,7 +70,7 @@ async def test_delayed_events_become_available_without_memory(
     server = start_server(maxmemory_policy="noeviction")
     queue = make_redis_queue(server.url)
     await queue.enqueue(event(0), delay=0.5)
-    server.command("CONFIG", "SET", "maxmemory", "1mb")
+    server.command("CONFIG", "SET", "maxmemory", "100kb")
 
     assert await take_numbers(queue, 1) == [0]
     await wait_until(lambda: drained(queue))
