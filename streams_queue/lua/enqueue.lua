@@ -109,10 +109,12 @@ if accepted > 0 then
   if next(seen) then
     redis.call('PEXPIRE', KEYS[6], ARGV[8])
   end
-  redis.call('SET', KEYS[5], sequence .. '\n' .. count .. '\n' .. words .. '\n' .. ARGV[FIRST], 'PX', ARGV[7])
   redis.call('HINCRBY', KEYS[4], 'enqueued', accepted)
 end
--- Nothing but counts: with no memory left they may fail, the answer stands. Who blocks counts when it gives up.
+-- From here on writes may fail, with no memory left: where nothing was accepted, the answer stands all the same.
+-- The reply is kept also then, so that a late first copy does not belie it.
+redis.pcall('SET', KEYS[5], sequence .. '\n' .. count .. '\n' .. words .. '\n' .. ARGV[FIRST], 'PX', ARGV[7])
+-- Who blocks counts when it gives up.
 if refused > 0 and overflow ~= 'block' then
   redis.pcall('HINCRBY', KEYS[4], 'rejected', refused)
 end

@@ -5,7 +5,8 @@
 --       7 '1' to go on with a sweep that found more than fitted, 8 max deliveries, 9 dead max_size, 10 dead when_full,
 --       11 max_delay in ms, 12 consumers idle for so many ms and with nothing pending are removed,
 --       then entry ids that this consumer has disowned (its other entries are its own business)
--- Returns: {entries {id, delivery count, fields}, 1 if they must run alone, 1 if more wait to be claimed,
+-- Returns: {entries {id, delivery count, fields}, 1 if the pending entries were swept, 1 if the claimed must run alone,
+--       1 if more wait to be claimed,
 --       1 if an event waits for a consumer with nothing in hand, ms until the next delayed event or -1, paused, held,
 --       entries that were deleted behind the group's back, buried {event id, ...}, promoted, refused by full dead letters}
 -- Cost: O(due events, at most 200) + one scan of the pending entries per sweep interval and fleet
@@ -102,7 +103,8 @@ local function reclaim(id, count)
 end
 
 local open = ARGV[7] == '1' or not swept or now - swept >= tonumber(ARGV[6]) or swept > now
-if slots > 0 and open and now >= hold then
+local swept_now = slots > 0 and open and now >= hold
+if swept_now then
   redis.call('HSET', stats, 'swept_ms', now)
   local from, scanned = '-', 0
   while more == 0 and scanned < 1000 do
@@ -145,5 +147,5 @@ local next_due, first = -1, redis.call('ZRANGE', delayed, 0, 0, 'WITHSCORES')
 if first[2] then
   next_due = math.max(0, tonumber(first[2]) - now)
 end
-return { entries, alone, more, waits_alone, next_due, state[5] or '', redis.call('XLEN', stream) + redis.call('ZCARD', delayed),
+return { entries, swept_now and 1 or 0, alone, more, waits_alone, next_due, state[5] or '', redis.call('XLEN', stream) + redis.call('ZCARD', delayed),
   lost, buried, promoted, refused }

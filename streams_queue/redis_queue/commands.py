@@ -58,6 +58,7 @@ class Maintained:
     """What a round of housekeeping did; see lua/maintain.lua."""
 
     entries: list[RawEntry]
+    swept: bool
     alone: bool
     more: bool
     waits_alone: bool
@@ -160,9 +161,10 @@ class StreamCommands:
         """Return the entries of a read; every new entry has been delivered once."""
         return [(entry[0].decode(), 1, entry[1]) for entry in reply[0][1]] if reply else []
 
-    def ack(self, entry_ids: Sequence[str]) -> Command:
+    def ack(self, entry_ids: Sequence[str], *, by_source: bool) -> Command:
         """Return the command that acknowledges and deletes at most 1000 entries."""
-        return call(script("ack"), (self.keys.stream, self.keys.stats), (self._settings.group, *entry_ids))
+        keys = (self.keys.stream, self.keys.stats)
+        return call(script("ack"), keys, (self._settings.group, *entry_ids), by_source=by_source)
 
     async def ack_now(self, link: Link, entry_ids: Sequence[str]) -> None:
         """Acknowledge and delete at most 1000 entries. Redis: 1 round trip."""
@@ -229,9 +231,10 @@ class StreamCommands:
             ),
             timeout=self.timeout,
         )
-        entries, alone, more, waits_alone, next_due, paused, held, lost, buried, promoted, refused = reply
+        entries, swept, alone, more, waits_alone, next_due, paused, held, lost, buried, promoted, refused = reply
         return Maintained(
             entries=_raw(entries),
+            swept=bool(swept),
             alone=bool(alone),
             more=bool(more),
             waits_alone=bool(waits_alone),

@@ -38,6 +38,7 @@ class Maintenance:
         self._more = False
         self._drain_until = 0.0
         self._drain_again_at = 0.0
+        self._ran_alone = False
         self._kicked = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
@@ -47,8 +48,8 @@ class Maintenance:
             self._task = asyncio.create_task(self._run(), name="streams_queue.maintenance")
 
     def hungry(self) -> None:
-        """A caller waits: if a sweep has left something to claim, do not wait for the next one."""
-        if self._more or self._drain_until:
+        """Callers may be waiting: if a sweep has left something to claim for them, do not wait for the next one."""
+        if (self._more or self._drain_until) and self._reader.free_slots() > 0:
             self._kicked.set()
 
     def kick(self) -> None:
@@ -96,8 +97,9 @@ class Maintenance:
         self._decide_on_draining(done)
         if done.entries:
             self._reader.claimed(done.entries, alone=done.alone)
-        self._more = done.more
-        if done.more and self._reader.free_slots() > 0:
+        if done.swept:
+            self._more = done.more
+        if self._more and self._reader.free_slots() > 0:
             return 0.0
         return self._interval if done.next_due is None else min(self._interval, done.next_due)
 
@@ -112,15 +114,23 @@ class Maintenance:
             logger.error("Dead letters are full: %d events stay delayed", done.refused)
 
     def _decide_on_draining(self, done: Maintained) -> None:
-        """What crashed its consumers runs alone: empty our hands for it, but not for ever, nor again at once."""
+        """What crashed its consumers runs alone: empty our hands for it, for a while, then serve the others."""
         now = asyncio.get_running_loop().time()
-        if done.waits_alone and not self._drain_until and now >= self._drain_again_at:
-            self._drain_until = now + self._drain_for
+        suspects = done.waits_alone or done.alone
+        if self._drain_until:
+            self._ran_alone |= done.alone
+            if not suspects or now >= self._drain_until:
+                self._end_draining(now, suspects)
+        elif done.waits_alone and now >= self._drain_again_at:
+            self._drain_until, self._ran_alone = now + self._drain_for, False
             self._reader.drain(True)
-        elif self._drain_until and (not done.waits_alone or now >= self._drain_until):
-            self._drain_until = 0.0
-            self._drain_again_at = now + (4 * self._drain_for if done.waits_alone else 0.0)
-            self._reader.drain(False)
+
+    def _end_draining(self, now: float, suspects: bool) -> None:
+        # Where a hung handler kept us from it, trying again soon would only starve the others.
+        pause = self._drain_for if self._ran_alone else 4 * self._drain_for
+        self._drain_again_at = now + pause if suspects else now
+        self._drain_until = 0.0
+        self._reader.drain(False)
 
     async def _sleep(self, wait: float) -> None:
         self._kicked.clear()

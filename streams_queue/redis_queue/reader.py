@@ -87,6 +87,7 @@ class Reader:
         self._stale_timer: asyncio.TimerHandle | None = None
         self._recover_at: list[float] = []
         self._client_id: int | None = None
+        self._ack_is_known = False
         self._fetches = 0
         self._closed = False
         self._paused = False
@@ -177,12 +178,12 @@ class Reader:
 
     def _hand_out(self, max_events: int) -> list[Delivery]:
         """Move events from the buffer into the caller's hands; no await between this and the caller's return."""
-        if self._paused or self._draining or self._closed:
+        if self._paused or self._closed:
             return []
         taken: list[Delivery] = []
         while self._buffer and len(taken) < max_events:
             lease = self._buffer[0][1]
-            if self._leases.alone is not None and lease is not self._leases.alone:
+            if (self._draining or self._leases.alone) and lease is not self._leases.alone:
                 break
             self._buffer.popleft()
             if lease.entry_id not in self._leases or lease.delivery is None:
@@ -328,7 +329,7 @@ class Reader:
         if not self._channel.reader.is_open:
             first.append(("CLIENT", "ID"))
         if acks:
-            first.append(commands.ack([lease.entry_id for lease in acks]))
+            first.append(commands.ack([lease.entry_id for lease in acks], by_source=not self._ack_is_known))
         read = commands.read(count, max(1, milliseconds(block)) if block > 0 else None)
         link = self._channel.reader
         try:
@@ -345,7 +346,9 @@ class Reader:
 
     def _judge_acks(self, acks: list[Lease], reply: object) -> list[Lease]:
         """Confirm the acks that went with a read; return those that must be sent again."""
-        if isinstance(reply, BackendError):
+        # A new server, or one that was flushed, learns the script from its first use: no ack waits for a second attempt.
+        self._ack_is_known = not isinstance(reply, BackendError)
+        if not self._ack_is_known:
             return acks
         self._settlements.confirm_acks(acks)
         return []
@@ -387,7 +390,9 @@ class Reader:
                 _wake(waiter)
 
     def _wake_waiters(self) -> None:
-        available = 0 if self._paused or self._draining else len(self._buffer)
+        available = 0 if self._paused else len(self._buffer)
+        if self._draining:
+            available = int(self._leases.alone is not None)
         for waiter in self._waiters:
             if available <= 0:
                 break
