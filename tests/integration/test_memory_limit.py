@@ -54,10 +54,10 @@ async def test_nothing_is_half_written_when_enqueue_is_refused_for_memory(
     for delay in (0.0, 30.0):
         with pytest.raises(BackendRejected):
             await queue.enqueue(event(1), event_id="one", delay=delay)
-    assert await stored.size() == 1
 
     server.command("CONFIG", "SET", "maxmemory", "0")
 
+    assert await stored.size() == 1
     receipts = await queue.enqueue_many([event(1)], event_ids=["one"])
     assert [receipt.status for receipt in receipts] == ["accepted"]
     assert await take_numbers(queue, 2) == [0, 1]
