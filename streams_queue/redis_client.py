@@ -66,6 +66,8 @@ _CLASSES = {
     "TryAgainError": "TRYAGAIN",
 }
 _TOO_MANY_CLIENTS = "max number of clients"
+# The server is not the one to talk to any more: the next call looks it up again.
+_ELSEWHERE = frozenset({"READONLY", "MASTERDOWN", "UNBLOCKED"})
 _OURS = frozenset({"SCHEMA", "OTHERGROUP"})
 _CODES = re.compile(
     r"\b(NOSCRIPT|NOGROUP|WRONGTYPE|NOPERM|NOAUTH|WRONGPASS|" + "|".join(sorted(_PASSING | _OURS)) + r")\b"
@@ -189,11 +191,16 @@ class Link:
 
     async def receive(self, *, timeout: float) -> Any:
         """Return the next reply; an error reply is returned as a BackendError, not raised."""
+        if self._connection is None:
+            raise BackendTimeout("the connection was closed before the reply came")
         try:
             async with asyncio.timeout(timeout):
                 return await self._connection.read_response()
         except redis_errors.ResponseError as error:
-            return from_reply(error)
+            refusal = from_reply(error)
+            if isinstance(refusal, BackendRejected) and refusal.code in _ELSEWHERE:
+                await self.close()
+            return refusal
         except (OSError, TimeoutError, redis_errors.RedisError) as error:
             await self.close()
             if _is_refusal(error):

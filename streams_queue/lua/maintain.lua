@@ -7,7 +7,7 @@
 --       then entry ids that this consumer has disowned (its other entries are its own business)
 -- Returns: {entries {id, delivery count, fields}, 1 if the pending entries were swept, 1 if the claimed must run alone,
 --       1 if more wait to be claimed,
---       1 if an event waits for a consumer with nothing in hand, ms until the next delayed event or -1, paused, held,
+--       1 if an event waits for a consumer with nothing in hand, ms until there is something to do here or -1, paused, held,
 --       entries that were deleted behind the group's back, buried {event id, ...}, promoted, refused by full dead letters}
 -- Cost: O(due events, at most 200) + one scan of the pending entries per sweep interval and fleet
 -- Idempotent: no; a lost reply leaves claimed entries pending, and `adopt` finds them
@@ -143,9 +143,15 @@ if now - pruned > idle_limit or pruned > now then
   end
 end
 
+-- When to come back before the usual interval is over: for the next delayed event, or because somebody else has swept
+-- or everybody is given time to renew, and the turn may be ours then.
 local next_due, first = -1, redis.call('ZRANGE', delayed, 0, 0, 'WITHSCORES')
 if first[2] then
   next_due = math.max(0, tonumber(first[2]) - now)
+end
+if slots > 0 and not swept_now then
+  local opens = math.max(hold, (swept or 0) + tonumber(ARGV[6])) - now
+  next_due = next_due < 0 and opens or math.min(next_due, opens)
 end
 return { entries, swept_now and 1 or 0, alone, more, waits_alone, next_due, state[5] or '', redis.call('XLEN', stream) + redis.call('ZCARD', delayed),
   lost, buried, promoted, refused }

@@ -120,7 +120,7 @@ class Channel:
     def failed(self, error: BackendError) -> None:
         """Note a failure of any link: what was known of the server may no longer hold."""
         self._is_open = False
-        if not (isinstance(error, BackendRejected) and error.code == "NOGROUP"):
+        if worth_retrying(error):
             self.outage.failed(error)
 
     async def retry(self, attempt: Callable[[], Awaitable[T]], *, deadline: float) -> T:

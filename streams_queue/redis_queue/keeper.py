@@ -11,6 +11,7 @@ import asyncio
 import atexit
 import contextlib
 import logging
+import os
 import random
 import socket
 import threading
@@ -77,48 +78,47 @@ class Keeper:
         self._releases: list[Lease] = []
         self._thread: threading.Thread | None = None
         self._wake = threading.Event()
-        self._flushed = threading.Event()
+        self._ended = threading.Event()
         self._ending = False
+        # Handing over and ending must not cross: what is handed over is sent by this thread or by the next.
+        self._turn = threading.Lock()
+        self._pid = os.getpid()
 
     # --- called from the event loop's thread ---
 
     def start(self) -> None:
-        """Start the thread, once."""
-        if self._thread is None:
+        """Start the thread if it does not run."""
+        if self._thread is None and os.getpid() == self._pid:
             self._thread = threading.Thread(target=self._run, name="streams_queue.keeper", daemon=True)
             self._thread.start()
             atexit.register(self._flush_at_exit)
 
     def ack(self, leases: Sequence[Lease]) -> None:
         """Acknowledge from here: the event loop may be about to end."""
-        self._acks.extend(leases)
-        self._poke()
+        self._hand_over(self._acks, leases)
 
     def release(self, leases: Sequence[Lease]) -> None:
         """Give back from here: the event loop may be about to end."""
-        self._releases.extend(leases)
-        self._poke()
+        self._hand_over(self._releases, leases)
 
     def end(self) -> None:
         """Send what was handed over, then end; leases are no longer renewed."""
         self._ending = True
-        self._poke()
+        self._wake.set()
 
-    def join(self, timeout: float) -> None:
-        """Wait until the thread has ended, at most `timeout` seconds; blocks."""
-        if self._thread is not None:
-            self._thread.join(timeout)
-
-    def _poke(self) -> None:
-        self._flushed.clear()
-        if self._thread is None and (self._acks or self._releases):
+    def _hand_over(self, to: list[Lease], leases: Sequence[Lease]) -> None:
+        if not leases or os.getpid() != self._pid:
+            return
+        with self._turn:
+            to.extend(leases)
+            self._ended.clear()
             self.start()
         self._wake.set()
 
     def _flush_at_exit(self) -> None:
-        self.end()
-        if self._thread is not None and self._thread.is_alive():
-            self._flushed.wait(_FLUSH_AT_EXIT)
+        if os.getpid() == self._pid and self._thread is not None:
+            self.end()
+            self._ended.wait(_FLUSH_AT_EXIT)
 
     # --- the thread ---
 
@@ -134,8 +134,11 @@ class Keeper:
                 loop.run_until_complete(link.close())
                 loop.run_until_complete(asyncio.sleep(0))
             loop.close()
-            self._flushed.set()
+            with self._turn:
+                if self._thread is threading.current_thread():
+                    self._thread = None
             atexit.unregister(self._flush_at_exit)
+            self._ended.set()
 
     def _keep(self, loop: asyncio.AbstractEventLoop, link: Link) -> None:
         due = time.monotonic() + self._interval
@@ -146,15 +149,22 @@ class Keeper:
             ending = self._ending or self._loop.is_closed()
             renew = time.monotonic() >= due and not ending
             answered = loop.run_until_complete(self._round(link, renew=renew))
-            if answered and not (self._acks or self._releases):
-                self._flushed.set()
-                if ending:
-                    return
-            if ending and not answered:
+            if ending:
                 give_up = give_up or time.monotonic() + _FLUSH_AT_EXIT
-                if time.monotonic() > give_up:
+                if self._may_end(give_up):
                     return
             due = self._next(due, renewed=renew, answered=answered)
+
+    def _may_end(self, give_up: float) -> bool:
+        """Whether all is sent, or has been tried for long enough; then the next hand-over starts a new thread."""
+        with self._turn:
+            left = len(self._acks) + len(self._releases)
+            if left and time.monotonic() < give_up:
+                return False
+            if left:
+                logger.warning("%d events could not be settled before the end; their leases run out", left)
+            self._thread = None
+            return True
 
     def _next(self, due: float, *, renewed: bool, answered: bool) -> float:
         now = time.monotonic()

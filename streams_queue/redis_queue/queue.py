@@ -281,7 +281,8 @@ class RedisEventQueue:
         """
         session = self._current()
         deadline = session.loop.time() + self.settings.enqueue_timeout
-        await session.settlements.ack(self._leases(deliveries), deadline)
+        leases = [_adopted(lease, session) for lease in self._leases(deliveries)]
+        await session.settlements.ack(leases, deadline)
 
     def ack_soon(self, *deliveries: Delivery) -> None:
         """The events are done; tell the server with the next read, or within 5 ms. Leases are kept until it knows."""
@@ -356,9 +357,9 @@ class RedisEventQueue:
         return leases
 
     def _ack_soon(self, deliveries: Sequence[Delivery]) -> None:
-        leases = self._leases(deliveries)
-        if leases:
-            self._current().settlements.ack_soon(leases)
+        self._leases(deliveries)
+        for session, leases in _by_session(deliveries):
+            session.ack_soon(leases)
 
     def _give_back(self, deliveries: Sequence[Delivery]) -> None:
         for session, leases in _by_session(deliveries):
@@ -482,6 +483,13 @@ def _by_session(deliveries: Iterable[Delivery]) -> list[tuple[Session, list[Leas
     for delivery in deliveries:
         grouped.setdefault(delivery.handle.session, []).append(delivery.handle)
     return list(grouped.items())
+
+
+def _adopted(lease: Lease, session: Session) -> Lease:
+    """Return the lease, or for one of an earlier session what lets this session acknowledge the same entry."""
+    if lease.session is session:
+        return lease
+    return Lease(session, lease.entry_id, lease.count, lease.delivery, Stage.LOST)
 
 
 def _ack_at_task_end(deliveries: Sequence[Delivery]) -> None:

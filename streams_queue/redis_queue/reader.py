@@ -346,7 +346,7 @@ class Reader:
 
     def _judge_acks(self, acks: list[Lease], reply: object) -> list[Lease]:
         """Confirm the acks that went with a read; return those that must be sent again."""
-        # A new server, or one that was flushed, learns the script from its first use: no ack waits for a second attempt.
+        # A server that does not know the script learns it from its first use: no ack waits for a second attempt.
         self._ack_is_known = not isinstance(reply, BackendError)
         if not self._ack_is_known:
             return acks

@@ -92,6 +92,13 @@ class Session:
         self.maintenance.start()
         self.keeper.start()
 
+    def ack_soon(self, leases: Sequence[Lease]) -> None:
+        """Acknowledge with the next read or within milliseconds; through the keeper once the event loop is ending."""
+        if self.is_over:
+            self.ack_at_task_end(leases)
+        else:
+            self.settlements.ack_soon(leases)
+
     def ack_at_task_end(self, leases: Sequence[Lease]) -> None:
         """Acknowledge although the event loop may be about to close."""
         self.keeper.ack([lease for lease in leases if self.leases.settling(lease)])

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Coroutine, Iterable, Sequence
 from typing import Any
 
@@ -216,6 +217,8 @@ class Settlements:
             deadline=deadline,
         )
         lost = [lease for lease, state in zip(leases, states, strict=True) if state != "held"]
+        for lease in leases:
+            lease.since = time.monotonic()
         for lease in lost:
             self.lost(lease)
         return lost
