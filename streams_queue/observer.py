@@ -1,4 +1,5 @@
 """What a plug-in can watch: one small protocol, and a guard that keeps a broken plug-in from being felt."""
+# ruff: noqa: ARG002, RET501 - bodies that do nothing; a type checker takes empty ones of a protocol for abstract
 
 from __future__ import annotations
 
@@ -21,33 +22,43 @@ class Observer(Protocol):
 
     def accepted(self, count: int) -> None:
         """`count` events were accepted by the queue."""
+        return None
 
     def rejected(self, count: int) -> None:
         """`count` events were refused because the queue was full."""
+        return None
 
     def handed_out(self, delivery: Delivery) -> None:
         """An event was handed to a caller."""
+        return None
 
     def settled(self, delivery: Delivery, outcome: str) -> None:
         """A delivery ended here; `outcome` is acked, retried, released or dead."""
+        return None
 
     def dead(self, event_id: str, reason: str) -> None:
         """An event became a dead letter."""
+        return None
 
     def lost(self, count: int, reason: str) -> None:
         """`count` events are known to be gone from the server although nobody settled them."""
+        return None
 
     def state_lost(self, detail: str) -> None:
         """The server lost the queue's stream or group (restarted empty, FLUSHALL, eviction, failover)."""
+        return None
 
     def lease_lost(self, delivery: Delivery) -> None:
         """A delivery in hand no longer belongs to this consumer."""
+        return None
 
     def fallback_on(self, reason: str) -> None:
         """Events are held locally from now on, because the server cannot take them."""
+        return None
 
     def fallback_off(self, drained: int) -> None:
         """The server takes over again, after `drained` locally held events were moved to it."""
+        return None
 
 
 class Observers(Observer):
