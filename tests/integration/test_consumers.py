@@ -87,14 +87,14 @@ async def test_a_dead_consumers_event_is_reclaimed_and_not_deleted_with_it(
 async def test_cleanup_closes_all_connections(start_server: StartServer, make_redis_queue: MakeQueue) -> None:
     """The server counts as many clients after a queue's life as before it."""
     server = start_server()
-    before = len(server.command("CLIENT", "LIST"))
+    before = len(server.command("CLIENT LIST"))
     queue = make_redis_queue(server.url)
     await queue.enqueue_many(events(10))
     await receive_exactly(queue, 5)
 
     await queue.cleanup()
 
-    await wait_until(lambda: len(server.command("CLIENT", "LIST")) == before, timeout=2)
+    await wait_until(lambda: len(server.command("CLIENT LIST")) == before, timeout=2)
 
 
 async def test_an_idle_queue_asks_little_of_the_server(proxy: FlakyProxy, make_redis_queue: MakeQueue) -> None:
