@@ -135,6 +135,38 @@ def call(wanted: Script, keys: Sequence[str], args: Sequence[Argument] = (), *, 
     return ("EVALSHA", wanted.sha, len(keys), *keys, *args)
 
 
+# --- time limits -----------------------------------------------------------------------------------------------------
+
+_LATE = 0.1
+_SECOND_CHANCE = 0.25
+
+
+class _Patience:
+    """Limits how long a block may take, like asyncio.timeout, but not by time in which the event loop did not run.
+
+    A handler that blocks the loop makes timers late: then what has arrived meanwhile is read before giving up.
+    """
+
+    __slots__ = ("_scope", "_seconds", "_timer")
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._scope = asyncio.timeout(None)
+
+    async def __aenter__(self) -> None:
+        await self._scope.__aenter__()
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(self._seconds, self._expire, loop.time() + self._seconds)
+
+    async def __aexit__(self, *raised: Any) -> None:
+        self._timer.cancel()
+        await self._scope.__aexit__(*raised)
+
+    def _expire(self, deadline: float) -> None:
+        now = asyncio.get_running_loop().time()
+        self._scope.reschedule(now + (_SECOND_CHANCE if now - deadline > _LATE else 0.0))
+
+
 # --- links ---------------------------------------------------------------------------------------------------
 
 
@@ -180,7 +212,7 @@ class Link:
         """Send commands without waiting for replies; each one is fetched with `receive`. For a link with one user."""
         connection = await self._connected(timeout)
         try:
-            async with asyncio.timeout(timeout):
+            async with _Patience(timeout):
                 await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
         except (OSError, TimeoutError, redis_errors.RedisError) as error:
             await self.close()
@@ -194,7 +226,7 @@ class Link:
         if self._connection is None:
             raise BackendTimeout("the connection was closed before the reply came")
         try:
-            async with asyncio.timeout(timeout):
+            async with _Patience(timeout):
                 return await self._connection.read_response()
         except redis_errors.ResponseError as error:
             refusal = from_reply(error)
@@ -220,7 +252,7 @@ class Link:
         if self._connection is None:
             connection = self._endpoint.new_connection()
             try:
-                async with asyncio.timeout(timeout):
+                async with _Patience(timeout):
                     await connection.connect()
             except (OSError, TimeoutError, redis_errors.RedisError) as error:
                 if _is_refusal(error):
