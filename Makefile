@@ -8,7 +8,8 @@ CONSTRAINTS ?= constraints.txt
 EXTRAS ?= all,dev
 ARGS ?=
 
-PIP_FLAGS := -q --disable-pip-version-check
+# Twice quiet: errors are still shown.
+PIP_FLAGS := -qq --disable-pip-version-check
 READY := $(VENV)/.ready
 SERVERS := valkey-8.1 redis-8.2 redis-6.2
 SERVER_READY := $(SERVERS:%=.servers/%/.ready)
