@@ -1,9 +1,9 @@
 --!include entry frame dead group
 -- Add a batch of events, once, however often the batch arrives.
 -- KEYS: 1 stream, 2 delayed, 3 dead, 4 stats, 5 producer; then dedup buckets, the current one first (none: no event ids)
--- ARGV: 1 group, 2 producer id, 3 sequence of this batch, 4 last confirmed sequence, 5 max_size, 6 overflow,
---       7 producer TTL in ms, 8 dedup TTL in ms, 9 dead max_size, 10 dead when_full,
---       11 specials "index,delay_ms,digest;…" (empty: none), then per event: id, payload, meta
+-- ARGV: 1 group, 2 producer id, 3 sequence of this batch, 4 max_size, 5 overflow, 6 producer TTL in ms,
+--       7 dedup TTL in ms, 8 dead max_size, 9 dead when_full,
+--       10 specials "index,delay_ms,digest;…" (empty: none), then per event: id, payload, meta
 -- Returns: {status, held, results, stored sequence}
 --       status: ok | replayed | stale (an older batch, nothing written) | mismatch (another batch under this sequence)
 --       held: waiting + in flight + delayed, after the batch; -1 where nothing was looked at
@@ -11,7 +11,7 @@
 --       stored sequence: what the server knew of this producer before the batch; -1: nothing
 -- Cost: O(events), plus one XRANGE per event that is dropped
 -- Idempotent: yes, by producer id and sequence; the reply is kept beside the batch's first event id and its count
-local FIRST = 12
+local FIRST = 11
 local sequence, count = tonumber(ARGV[3]), (#ARGV - FIRST + 1) / 3
 
 local stored, stored_sequence = redis.call('GET', KEYS[5]), -1
@@ -31,7 +31,7 @@ end
 
 -- Everything that can fail is read here, before the first write.
 local delays, digests, duplicates = {}, {}, {}
-for index, delay, digest in string.gmatch(ARGV[11], '(%d+),(%d*),([%w_-]*);') do
+for index, delay, digest in string.gmatch(ARGV[10], '(%d+),(%d*),([%w_-]*);') do
   delays[tonumber(index)] = tonumber(delay)
   if digest ~= '' then
     digests[tonumber(index)] = digest
@@ -45,8 +45,8 @@ for index, digest in pairs(digests) do
     end
   end
 end
-local max_size, overflow = tonumber(ARGV[5]), ARGV[6]
-local dead_max, when_full = tonumber(ARGV[9]), ARGV[10]
+local max_size, overflow = tonumber(ARGV[4]), ARGV[5]
+local dead_max, when_full = tonumber(ARGV[8]), ARGV[9]
 local paused = string.find(redis.call('HGET', KEYS[4], 'paused') or '', 'intake', 1, true)
 local held = redis.call('XLEN', KEYS[1]) + redis.call('ZCARD', KEYS[2])
 local now = time_ms()
@@ -107,13 +107,13 @@ end
 local words = table.concat(results, ' ')
 if accepted > 0 then
   if next(seen) then
-    redis.call('PEXPIRE', KEYS[6], ARGV[8])
+    redis.call('PEXPIRE', KEYS[6], ARGV[7])
   end
   redis.call('HINCRBY', KEYS[4], 'enqueued', accepted)
 end
 -- From here on writes may fail, with no memory left: where nothing was accepted, the answer stands all the same.
 -- The reply is kept also then, so that a late first copy does not belie it.
-redis.pcall('SET', KEYS[5], sequence .. '\n' .. count .. '\n' .. words .. '\n' .. ARGV[FIRST], 'PX', ARGV[7])
+redis.pcall('SET', KEYS[5], sequence .. '\n' .. count .. '\n' .. words .. '\n' .. ARGV[FIRST], 'PX', ARGV[6])
 -- Who blocks counts when it gives up.
 if refused > 0 and overflow ~= 'block' then
   redis.pcall('HINCRBY', KEYS[4], 'rejected', refused)

@@ -129,7 +129,6 @@ class StreamCommands:
         *,
         producer_id: str,
         sequence: int,
-        confirmed: int,
         max_size: int,
         specials: str,
         bucket: int | None,
@@ -143,8 +142,15 @@ class StreamCommands:
             keys += [names.dedup(bucket + offset) for offset in _AROUND]
         dedup_ttl_ms = milliseconds(self._settings.dedup_window * (DEDUP_BUCKETS + 2) / DEDUP_BUCKETS)
         head: tuple[Argument, ...] = (
-            *(self._settings.group, producer_id, sequence, confirmed, max_size, self._settings.overflow),
-            *(PRODUCER_TTL_MS, dedup_ttl_ms, *self._dead_limits, specials),
+            self._settings.group,
+            producer_id,
+            sequence,
+            max_size,
+            self._settings.overflow,
+            PRODUCER_TTL_MS,
+            dedup_ttl_ms,
+            *self._dead_limits,
+            specials,
         )
         status, held, words, stored = await link.run(script("enqueue"), keys, (*head, *events), timeout=timeout)
         return BatchReply(status.decode(), held, words.decode().split(), stored)

@@ -78,7 +78,6 @@ class Batch:
 
     producer_id: str
     sequence: int
-    confirmed: int
     bucket: int | None
     events: list[NewEvent]
     max_size: int
@@ -239,7 +238,7 @@ class Producer:
         self._sequence += 1
         deduplicated = any(event.deduplicated for event in events)
         bucket = int(time.time() / self._bucket_width) if deduplicated else None
-        return Batch(self.id, self._sequence, self._confirmed, bucket, events, self.max_size)
+        return Batch(self.id, self._sequence, bucket, events, self.max_size)
 
     async def _send(self, batch: Batch, timeout: float) -> BatchReply:
         try:
@@ -248,7 +247,6 @@ class Producer:
                 self._channel.producer,
                 producer_id=batch.producer_id,
                 sequence=batch.sequence,
-                confirmed=batch.confirmed,
                 max_size=batch.max_size,
                 specials=batch.specials,
                 bucket=batch.bucket,

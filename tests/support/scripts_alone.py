@@ -123,7 +123,7 @@ class ScriptsAlone:
         """Send one batch; `sequence` is the next one unless it is given."""
         self._sequence = self._sequence + 1 if sequence is None else sequence
         events = [part for event_id in event_ids for part in (event_id, json.dumps({"n": event_id}), meta)]
-        head = (GROUP, PRODUCER, self._sequence, 0, max_size, overflow, DAY_MS, dedup_ttl_ms, dead_max, when_full)
+        head = (GROUP, PRODUCER, self._sequence, max_size, overflow, DAY_MS, dedup_ttl_ms, dead_max, when_full)
         return self.run("enqueue", *head, specials, *events, more_keys=[self.bucket(each) for each in buckets])
 
     def bucket(self, name: str) -> str:
