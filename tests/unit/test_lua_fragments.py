@@ -9,7 +9,7 @@ from typing import Any
 
 import fakeredis
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streams_queue.codec import Meta, decode_meta, encode_meta
@@ -19,6 +19,9 @@ SOURCE = "".join(
     (resources.files("streams_queue") / "lua" / "shared" / f"{name}.lua").read_text("utf-8")
     for name in ("entry", "frame", "dead")
 )
+
+# An emulated server compiles each script when it first sees it, at a speed that says nothing about ours.
+emulated = settings(deadline=None)
 
 # Emulated scripts take arguments as bytes and give back what they were given, bytes that are no text included.
 anything = st.binary(max_size=40)
@@ -56,12 +59,14 @@ earlier_deliveries = partial(run, "return earlier_deliveries(fields)", b"")
 # --- frame and unframe ---
 
 
+@emulated
 @given(prefix=anything, flat=flat_fields)
 def test_any_fields_survive_the_delayed_set(prefix: bytes, flat: list[bytes]) -> None:
     """Empty ones, colons, digits, zero bytes and bytes that are no text come back as they went in."""
     assert unframe(frame(prefix, *flat)) == flat
 
 
+@emulated
 @given(prefixes=st.lists(anything, min_size=2, max_size=2, unique=True), flat=flat_fields)
 def test_members_with_different_prefixes_differ(prefixes: list[bytes], flat: list[bytes]) -> None:
     """Equal events are two members of the set, not one."""
@@ -92,6 +97,7 @@ def test_what_was_not_framed_is_told_from_what_was(member: bytes) -> None:
     assert unframe(member) == b"nil"
 
 
+@emulated
 @given(member=st.binary(max_size=60) | st.from_regex(rb"(\d{1,2}:[a-z]{0,9})*", fullmatch=True))
 def test_any_bytes_are_read_or_refused_and_never_an_error(member: bytes) -> None:
     """Whatever an operator put into the set, reading it ends, with whole pairs or with nothing."""
@@ -102,6 +108,7 @@ def test_any_bytes_are_read_or_refused_and_never_an_error(member: bytes) -> None
 # --- deliveries in meta ---
 
 
+@emulated
 @given(meta=metas, count=st.integers(0, 10**6), payload=anything)
 def test_only_the_deliveries_change(meta: Meta, count: int, payload: bytes) -> None:
     """Headers, keys of later releases and a `d` nested in either stay, and the codec reads what Lua wrote."""
@@ -116,12 +123,14 @@ def test_only_the_deliveries_change(meta: Meta, count: int, payload: bytes) -> N
     assert earlier_deliveries(*written) == count
 
 
+@emulated
 @given(meta=metas)
 def test_deliveries_are_read_as_the_codec_wrote_them(meta: Meta) -> None:
     """The count at the top, whatever else is in meta."""
     assert earlier_deliveries(b"id", b"a", b"meta", encode_meta(meta)) == meta.deliveries
 
 
+@emulated
 @given(meta=metas, counts=st.lists(st.integers(0, 1000), min_size=2, max_size=4))
 def test_the_last_count_wins_and_nothing_grows(meta: Meta, counts: list[int]) -> None:
     """However often an event is retried, its meta holds one count."""
