@@ -51,6 +51,7 @@ def held(alone: ScriptsAlone) -> str:
     alone.enqueue("a", "b", "c")
     (mine,), (left,) = alone.read(1), alone.read(1, OTHER)
     alone.claim(left, OTHER, idle_ms=60_000)
+    alone.claim(mine, ME, idle_ms=30_000)
     alone.delay("due", 1)
     alone.delay("later", alone.now_ms() + 60_000)
     alone.bury("d")
@@ -62,7 +63,7 @@ def held(alone: ScriptsAlone) -> str:
 def test_a_key_of_another_type_stops_a_script_before_its_first_write(
     name: str, key: str, alone: ScriptsAlone, held: str
 ) -> None:
-    """Whichever key it is that holds something else, the script fails and everything is as it was."""
+    """Whichever key it is that holds something else, the script fails and everything is as it was, leases included."""
     alone.raw.delete(alone.key(key))
     if key == "producer":
         alone.raw.rpush(alone.key(key), "somebody else's")
@@ -74,6 +75,7 @@ def test_a_key_of_another_type_stops_a_script_before_its_first_write(
         alone.run(name, *ARGUMENTS[name](held))
 
     assert alone.dump() == before
+    assert key == "stream" or alone.pending()[held][2] >= 30_000
 
 
 @pytest.mark.parametrize("name", [name for name in SCRIPT_KEYS if name not in {"extend", "open", "peek", "stats"}])
