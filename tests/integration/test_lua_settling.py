@@ -285,3 +285,19 @@ def test_adopting_counts_what_was_deleted_meanwhile(alone: ScriptsAlone) -> None
 
     assert ([entry[0].decode() for entry in entries], lost, more) == ([missed], 1, 0)
     assert alone.look() == look("", [("b", ME, 1)], enqueued=2, lost=1)
+
+
+# --- an entry that no call of Lua can carry ---
+
+CANNOT_CARRY = pytest.mark.xfail(reason="unpack() fails beyond some 8000 values, so such an entry is never buried")
+
+
+@CANNOT_CARRY
+def test_an_entry_with_thousands_of_fields_can_be_buried(alone: ScriptsAlone) -> None:
+    """Written by hand, it must not come again and again because it is too wide for a call."""
+    entry_id = alone.raw.xadd(alone.keys.stream, {f"field-{number}": "x" for number in range(5000)}).decode()
+    alone.read(1)
+
+    assert dead_letter(alone, entry_id) == b"held"
+    assert alone.look().in_flight == ()
+    assert alone.raw.xlen(alone.keys.dead) == 1
