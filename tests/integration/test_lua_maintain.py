@@ -260,6 +260,28 @@ def test_who_has_no_free_slot_leaves_the_sweep_to_others(alone: ScriptsAlone) ->
     assert alone.stat("swept_ms") is None
 
 
+def test_who_comes_too_early_is_told_when_to_come_back(alone: ScriptsAlone) -> None:
+    """When the gate opens, unless something delayed is due before; who has no free slot need not come for the gate."""
+    maintain(alone)
+    assert 0 < maintain(alone).next_due <= INTERVAL_MS
+    alone.delay("later", alone.now_ms() + 50_000)
+    assert 0 < maintain(alone).next_due <= INTERVAL_MS
+    assert maintain(alone, slots=0).next_due > INTERVAL_MS
+    alone.delay("soon", alone.now_ms() + 300)
+    assert 0 <= maintain(alone).next_due <= 300
+
+
+def test_who_swept_comes_back_for_what_is_delayed(alone: ScriptsAlone) -> None:
+    """The gate is no reason: it was open."""
+    assert maintain(alone).next_due == -1
+
+
+def test_who_has_to_wait_for_others_to_renew_is_told_so(alone: ScriptsAlone) -> None:
+    """The time that is left of the hold."""
+    alone.raw.hset(alone.keys.stats, mapping={"alive_ms": alone.now_ms(), "hold_ms": alone.now_ms() + 4_000})
+    assert INTERVAL_MS < maintain(alone).next_due <= 4_000
+
+
 # --- who crashed its consumers ---
 
 
@@ -338,6 +360,13 @@ def test_a_crash_of_a_first_claim_is_never_enough_to_bury(alone: ScriptsAlone) -
     done = maintain(alone, max_deliveries=4)
 
     assert (done.buried, done.claimed, done.alone) == ([], [("a", 2)], 1)
+
+
+def test_a_second_claim_past_the_limit_was_a_run_alone(alone: ScriptsAlone) -> None:
+    """Two deliveries of its pending entry are enough to bury it, if those before them used up the limit."""
+    left_by(alone, OTHER, "killer", count=2, meta='{"v":1,"d":3}')
+
+    assert maintain(alone, max_deliveries=4).buried == [b"killer"]
 
 
 def test_a_killer_that_cannot_be_buried_is_put_off(alone: ScriptsAlone) -> None:
