@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from benchmarks import report, scenarios
-from benchmarks.harness import Result, machine, run_scenario
+from benchmarks.harness import Result, fastest_loop, machine, run_scenario
 
 _RUNS, _QUICK_RUNS = 5, 3
 
@@ -21,6 +21,7 @@ def _arguments(given: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--list", action="store_true", help="name the scenarios and what they ask")
     parser.add_argument("--quick", action="store_true", help=f"fewer events, {_QUICK_RUNS} runs: to see that it works")
     parser.add_argument("--runs", type=int, help=f"runs of each side, at least 1 (default {_RUNS})")
+    parser.add_argument("--loop", choices=("uvloop", "asyncio"), default=fastest_loop(), help="default: %(default)s")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all rows and verdicts to a file")
     arguments = parser.parse_args(given)
     if unknown := set(arguments.scenario) - set(scenarios.names()):
@@ -41,7 +42,9 @@ def main(given: list[str] | None = None) -> int:
     for name in arguments.scenario or scenarios.names():
         question, scenario = scenarios.load(name)
         with report.progress() as tell:
-            results[name] = run_scenario(name, scenario, quick=arguments.quick, runs=runs, tell=tell)
+            results[name] = run_scenario(
+                name, scenario, quick=arguments.quick, runs=runs, loop=arguments.loop, tell=tell
+            )
         report.show(name, question, results[name])
         if arguments.json is not None:
             # After each scenario: a long run that is interrupted has not been for nothing.

@@ -30,8 +30,9 @@ async def drain(client: Any, count: int, batch: int) -> None:
         pipeline = client.pipeline(transaction=False)
         if taken:
             pipeline.xack(STREAM, GROUP, *taken).xdel(STREAM, *taken)
-        pipeline.xreadgroup(GROUP, CONSUMER, {STREAM: ">"}, count=batch)
-        found = (await pipeline.execute())[-1]
-        entries = next(iter(found.values()))[0] if isinstance(found, dict) and found else found[0][1] if found else []
+        if count > 0:
+            pipeline.xreadgroup(GROUP, CONSUMER, {STREAM: ">"}, count=min(batch, count))
+        reply = (await pipeline.execute())[-1]
+        entries = reply[0][1] if isinstance(reply, list) else []
         taken = [entry_id for entry_id, fields in entries if decode(fields[b"payload"]) is not None]
         count -= len(taken)

@@ -13,12 +13,12 @@ from collections.abc import Callable
 from benchmarks.model import Case, Measure, Scenario
 
 
-def loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
-    """Return what makes event loops: uvloop's where it is installed."""
-    try:
-        import uvloop
-    except ImportError:
+def loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop]:
+    """Return what makes event loops: `asyncio` or `uvloop`."""
+    if name == "asyncio":
         return asyncio.new_event_loop
+    import uvloop
+
     return uvloop.new_event_loop
 
 
@@ -30,10 +30,10 @@ def _find(scenario: str, side: str, role: str) -> Measure:
     return measure  # type: ignore[no-any-return]
 
 
-def _run(measure: Measure, case: Case) -> dict[str, object]:
+def _run(measure: Measure, case: Case, loop: str) -> dict[str, object]:
     gc.collect()
     try:
-        with asyncio.Runner(loop_factory=loop_factory()) as runner:
+        with asyncio.Runner(loop_factory=loop_factory(loop)) as runner:
             return {"figures": runner.run(measure(case))}  # type: ignore[arg-type]
     except BaseException:  # noqa: BLE001 - the parent raises it
         return {"error": traceback.format_exc()}
@@ -41,9 +41,10 @@ def _run(measure: Measure, case: Case) -> dict[str, object]:
 
 def main() -> None:
     """Measure until the parent has no more to ask."""
-    measure = _find(*sys.argv[1:4])
+    *what, loop = sys.argv[1:5]
+    measure = _find(*what)
     for line in sys.stdin:
-        print(json.dumps(_run(measure, Case(**json.loads(line)))), flush=True)
+        print(json.dumps(_run(measure, Case(**json.loads(line)), loop)), flush=True)
 
 
 if __name__ == "__main__":

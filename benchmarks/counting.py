@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from benchmarks.model import Figures
 
 _POLL = 0.0005
 _PATIENCE = 60.0
+_SENT = ("evalsha", "eval", "xreadgroup", "ping", "client|id", "client|unblock")
+_SENT_BARE = ("xadd", "xack", "xdel", "xreadgroup")
 
 
 class MiscountError(AssertionError):
@@ -33,6 +35,29 @@ async def until_empty(client: Any, stream: str, group: str) -> None:
     pending = (await client.xpending(stream, group))["pending"]
     if pending:
         raise MiscountError(f"{stream} is empty, but {pending} entries are pending")
+
+
+async def commands_sent(client: Any) -> int:
+    """Count what clients have sent to produce and consume, without what scripts run on the server.
+
+    The server counts both alike, but none of our scripts runs these; a bare client sends no script, and none of ours.
+    """
+    counted = await client.info("commandstats")
+    names = _SENT if _calls(counted, "evalsha") else _SENT_BARE
+    return sum(_calls(counted, name) for name in names)
+
+
+def _calls(counted: Any, command: str) -> int:
+    return int(counted.get(f"cmdstat_{command}", {"calls": 0})["calls"])
+
+
+async def wait_for(look: Callable[[], Awaitable[object]]) -> None:
+    """Wait until another process has done what `look` looks for."""
+    deadline = asyncio.get_running_loop().time() + _PATIENCE
+    while not await look():
+        if asyncio.get_running_loop().time() > deadline:
+            raise MiscountError("the other process is late")
+        await asyncio.sleep(0.01)
 
 
 def percentile(sample: Sequence[float], share: float) -> float:

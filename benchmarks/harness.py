@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.util
 import json
+import os
 import platform
 import statistics
 import subprocess
@@ -34,10 +36,10 @@ class SideError(RuntimeError):
 class Child:
     """A process that measures one side, run after run."""
 
-    def __init__(self, scenario: str, side: str, role: str) -> None:
+    def __init__(self, scenario: str, side: str, role: str, loop: str) -> None:
         self._what = f"{scenario}: {side}, {role}"
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.child", scenario, side, role],
+            [sys.executable, "-m", "benchmarks.child", scenario, side, role, loop],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -54,7 +56,7 @@ class Child:
         """Wait for the figures of the run that was begun."""
         assert self._process.stdout is not None  # noqa: S101 - for the type checker
         line = self._process.stdout.readline()
-        answer = json.loads(line) if line else {"error": f"ended with {self._process.wait()}"}
+        answer: dict[str, Any] = json.loads(line) if line else {"error": f"ended with {self._process.wait()}"}
         if "error" in answer:
             raise SideError(f"{self._what}: {answer['error']}")
         figures: Figures = answer["figures"]
@@ -79,10 +81,10 @@ class Child:
 class Contender:
     """A side with its processes: one, or two where it has a partner."""
 
-    def __init__(self, scenario: str, name: str, side: Side) -> None:
+    def __init__(self, scenario: str, name: str, side: Side, loop: str) -> None:
         self.name = name
         self._roles = ["measure"] if side.partner is None else ["measure", "partner"]
-        self._scenario = scenario
+        self._scenario, self._loop = scenario, loop
         self._stack = ExitStack()
         self._children: list[Child] = []
 
@@ -91,7 +93,7 @@ class Contender:
         if fresh:
             self.close()
         if not self._children:
-            new = (Child(self._scenario, self.name, role) for role in self._roles)
+            new = (Child(self._scenario, self.name, role, self._loop) for role in self._roles)
             self._children = [self._stack.enter_context(child) for child in new]
         for child in self._children:
             child.begin(case)
@@ -115,7 +117,13 @@ class Result:
 
 
 def run_scenario(
-    name: str, scenario: Scenario, *, quick: bool, runs: int, tell: Callable[[str], None] = lambda _: None
+    name: str,
+    scenario: Scenario,
+    *,
+    quick: bool,
+    runs: int,
+    loop: str,
+    tell: Callable[[str], None] = lambda _: None,
 ) -> Result:
     """
     Measure all sides of a scenario in all its cases.
@@ -125,6 +133,7 @@ def run_scenario(
         scenario: What to measure.
         quick: Take the quick cases.
         runs: How often each side is measured; the sides take turns.
+        loop: On which event loop: `asyncio` or `uvloop`.
         tell: Is told what is going on.
     """
     rows: list[Row] = []
@@ -132,16 +141,16 @@ def run_scenario(
     for case in scenario.quick_cases if quick else scenario.cases:
         with EmbeddedServer(append_fsync="everysec", arguments=_NO_REWRITES) as server:
             versions = _versions(server.url)
-            measured[case.name] = _measure(name, scenario, replace(case, url=server.url), runs, tell)
-        rows += _rows(name, scenario, case, measured[case.name], versions)
+            measured[case.name] = _measure(name, scenario, replace(case, url=server.url), runs, loop, tell)
+        rows += _rows(name, scenario, case, measured[case.name], loop, versions)
     return Result(rows, list(_verdicts(name, scenario, measured)))
 
 
 def _measure(
-    name: str, scenario: Scenario, case: Case, runs: int, tell: Callable[[str], None]
+    name: str, scenario: Scenario, case: Case, runs: int, loop: str, tell: Callable[[str], None]
 ) -> dict[str, list[Figures]]:
     figures: dict[str, list[Figures]] = {side: [] for side in scenario.sides}
-    contenders = [Contender(name, side_name, side) for side_name, side in scenario.sides.items()]
+    contenders = [Contender(name, side_name, side, loop) for side_name, side in scenario.sides.items()]
     with ExitStack() as stack:
         for contender in contenders:
             stack.callback(contender.close)
@@ -150,6 +159,7 @@ def _measure(
                 tell(f"{name} {case.name}: {contender.name}, " + (f"run {run} of {runs}" if run else "warming up"))
                 with redis.Redis.from_url(case.url) as client:
                     client.flushall()
+                    client.config_resetstat()
                 measured = contender.run(case, fresh=scenario.fresh)
                 if run:
                     figures[contender.name].append(measured)
@@ -157,7 +167,7 @@ def _measure(
 
 
 def _rows(
-    name: str, scenario: Scenario, case: Case, measured: dict[str, list[Figures]], versions: dict[str, str]
+    name: str, scenario: Scenario, case: Case, measured: dict[str, list[Figures]], loop: str, versions: dict[str, str]
 ) -> Iterator[Row]:
     for side, figures in measured.items():
         for metric in figures[0]:
@@ -178,7 +188,7 @@ def _rows(
                 concurrency=case.concurrency,
                 batch=case.batch,
                 persistence=PERSISTENCE,
-                loop=loop_name(),
+                loop=loop,
                 versions=versions,
             )
 
@@ -207,9 +217,8 @@ def judge(
         what += f" {'−' if target.minus else '÷'} {other_side}{where}"
         values = [a - b if target.minus else a / b for a, b in zip(values, others, strict=True)]
     median = statistics.median(values)
-    met = (target.at_least is None or median >= target.at_least) and (
-        target.at_most is None or median <= target.at_most
-    )
+    high_enough = target.at_least is None or median >= target.at_least
+    met = high_enough and (target.at_most is None or median <= target.at_most)
     note = ""
     if not met and target.excuse is not None and target.at_most is not None:
         excuse = statistics.median(run[target.metric] for run in figures[target.excuse])
@@ -228,12 +237,9 @@ def judge(
     )
 
 
-def loop_name() -> str:
-    """Name the event loop that the sides run on."""
-    try:
-        return f"uvloop {importlib.metadata.version('uvloop')}"
-    except importlib.metadata.PackageNotFoundError:
-        return "asyncio"
+def fastest_loop() -> str:
+    """Name the event loop that the sides run on if nobody asks for another: uvloop where it is installed."""
+    return "uvloop" if importlib.util.find_spec("uvloop") else "asyncio"
 
 
 def _versions(url: str) -> dict[str, str]:
@@ -244,7 +250,7 @@ def _versions(url: str) -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     with redis.Redis.from_url(url) as client:
-        server: dict[str, Any] = client.info("server")  # type: ignore[assignment]
+        server: dict[str, Any] = client.info("server")
     valkey = server.get("valkey_version")
     versions["server"] = f"Valkey {valkey}" if valkey else f"Redis {server['redis_version']}"
     return versions
@@ -255,15 +261,9 @@ def machine() -> dict[str, Any]:
     model = next(
         (line.partition(":")[2].strip() for line in _cpu_lines() if line.startswith("model name")), platform.processor()
     )
-    return {"system": platform.system(), "machine": platform.machine(), "cpu": model, "cores": _cores()}
+    return {"system": platform.system(), "machine": platform.machine(), "cpu": model, "cores": os.cpu_count()}
 
 
 def _cpu_lines() -> Sequence[str]:
     path = Path("/proc/cpuinfo")
     return path.read_text("utf-8").splitlines() if path.exists() else []
-
-
-def _cores() -> int:
-    import os
-
-    return os.cpu_count() or 1

@@ -1,8 +1,8 @@
 """How many events a second can one process put into the queue?
 
-Bare redis-py pipelines one XADD per event, in batches of 200. Ours does the same through `enqueue_many`, batch after batch and
-all in one call, and as 100 tasks that each enqueue one event after the other. The clock stops when XLEN says that all
-have arrived.
+Bare redis-py pipelines one XADD per event, in batches of 200. Ours does the same through `enqueue_many`, batch after
+batch and all in one call, and as 100 tasks that each enqueue one event after the other. The clock stops when XLEN says
+that all have arrived.
 """
 
 from __future__ import annotations
