@@ -268,6 +268,7 @@ def test_dead_letters_that_have_room_drop_nothing(alone: ScriptsAlone) -> None:
 
     dead = [("x", "rejected"), ("a", "overflow")]
     assert alone.look() == look("b", dead=dead, enqueued=2, died=1)
+    assert alone.stat("dropped") is None
 
 
 def test_dead_letters_of_size_zero_refuse_even_when_they_may_drop(alone: ScriptsAlone) -> None:
