@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from benchmarks.model import Figures
 
@@ -35,6 +36,38 @@ async def until_empty(client: Any, stream: str, group: str) -> None:
     pending = (await client.xpending(stream, group))["pending"]
     if pending:
         raise MiscountError(f"{stream} is empty, but {pending} entries are pending")
+
+
+class Watch:
+    """Measures a stretch of work: how long it took, and how much processor time on either side.
+
+    Processor time per event hardly depends on what else the machine does meanwhile; throughput does.
+
+    Args:
+        client: Asks the server, before the stretch begins and after it has ended.
+    """
+
+    UNITS: ClassVar = {"throughput": "events/s", "client CPU": "µs/event", "server CPU": "µs/event"}
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+
+    async def start(self) -> None:
+        """Begin."""
+        self._server = await server_cpu(self._client)
+        self._own, self._began = time.process_time(), time.perf_counter()
+
+    async def stop(self, events: int) -> Figures:
+        """End; all events have been counted at the other end by now."""
+        seconds, own = time.perf_counter() - self._began, time.process_time() - self._own
+        server = await server_cpu(self._client) - self._server
+        return {"throughput": events / seconds, "client CPU": 1e6 * own / events, "server CPU": 1e6 * server / events}
+
+
+async def server_cpu(client: Any) -> float:
+    """Return the processor time that the server has used so far, in seconds."""
+    info = await client.info("cpu")
+    return float(info["used_cpu_user"]) + float(info["used_cpu_sys"])
 
 
 async def commands_sent(client: Any) -> int:

@@ -7,11 +7,10 @@ that does nothing. The clock stops when XLEN is 0 and nothing is pending.
 from __future__ import annotations
 
 import asyncio
-import time
 from typing import Any
 
 from benchmarks import baseline, ours
-from benchmarks.counting import until_empty
+from benchmarks.counting import Watch, until_empty
 from benchmarks.model import Case, Figures, Scenario, Side, Target
 from benchmarks.payloads import payloads
 from streams_queue.worker import Worker
@@ -20,12 +19,13 @@ from streams_queue.worker import Worker
 async def _bare(case: Case) -> Figures:
     client = await baseline.connect(case.url)
     await baseline.stage(client, payloads(case.payload, case.events), case.batch)
-    began = time.perf_counter()
+    watch = Watch(client)
+    await watch.start()
     await baseline.drain(client, case.events, case.batch)
     await until_empty(client, baseline.STREAM, baseline.GROUP)
-    seconds = time.perf_counter() - began
+    figures = await watch.stop(case.events)
     await client.aclose()
-    return {"throughput": case.events / seconds}
+    return figures
 
 
 async def _ours(case: Case) -> Figures:
@@ -41,19 +41,20 @@ async def _ours(case: Case) -> Figures:
                 all_handled.set()
 
         worker = Worker(queue, handle, concurrency=case.concurrency)
-        began = time.perf_counter()
+        watch = Watch(client)
+        await watch.start()
         running = asyncio.create_task(worker.run())
         await all_handled.wait()
         await until_empty(client, ours.STREAM, ours.GROUP)
-        seconds = time.perf_counter() - began
+        figures = await watch.stop(case.events)
         worker.stop()
         await running
     await client.aclose()
-    return {"throughput": case.events / seconds}
+    return figures
 
 
 SCENARIO = Scenario(
-    units={"throughput": "events/s"},
+    units=Watch.UNITS,
     cases=[
         Case(name="300 B", events=50_000, batch=200, concurrency=100),
         Case(name="8 KB", payload="8 KB", events=10_000, batch=200, concurrency=100),

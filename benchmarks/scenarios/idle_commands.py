@@ -13,17 +13,12 @@ from typing import Any
 from redis.asyncio import Redis
 
 from benchmarks import ours
-from benchmarks.counting import commands_sent
+from benchmarks.counting import commands_sent, server_cpu
 from benchmarks.model import Case, Figures, Scenario, Side, Target
 from benchmarks.payloads import payloads
 from streams_queue.worker import Worker
 
 _AT_ONCE = 1000
-
-
-async def _cpu(client: Any) -> float:
-    info = await client.info("cpu")
-    return float(info["used_cpu_user"]) + float(info["used_cpu_sys"])
 
 
 async def _hold(client: Any, events: int) -> None:
@@ -45,9 +40,9 @@ async def _ours(case: Case) -> Figures:
         running = asyncio.create_task(worker.run())
         # Connections are opened and the first sweep is over.
         await asyncio.sleep(2)
-        sent, cpu, began = await commands_sent(client), await _cpu(client), time.perf_counter()
+        sent, cpu, began = await commands_sent(client), await server_cpu(client), time.perf_counter()
         await asyncio.sleep(case.seconds)
-        sent, cpu = await commands_sent(client) - sent, await _cpu(client) - cpu
+        sent, cpu = await commands_sent(client) - sent, await server_cpu(client) - cpu
         seconds = time.perf_counter() - began
         worker.stop()
         await running
@@ -57,9 +52,9 @@ async def _ours(case: Case) -> Figures:
 
 async def _nothing(case: Case) -> Figures:
     async with Redis.from_url(case.url) as client:
-        cpu, began = await _cpu(client), time.perf_counter()
+        cpu, began = await server_cpu(client), time.perf_counter()
         await asyncio.sleep(case.seconds)
-        return {"commands": 0.0, "server CPU": 100 * (await _cpu(client) - cpu) / (time.perf_counter() - began)}
+        return {"commands": 0.0, "server CPU": 100 * (await server_cpu(client) - cpu) / (time.perf_counter() - began)}
 
 
 SCENARIO = Scenario(

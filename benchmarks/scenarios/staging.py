@@ -8,12 +8,11 @@ that all have arrived.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 from benchmarks import baseline, ours
-from benchmarks.counting import expect_held
+from benchmarks.counting import Watch, expect_held
 from benchmarks.model import Case, Figures, Scenario, Side, Target
 from benchmarks.payloads import payloads
 
@@ -21,12 +20,13 @@ from benchmarks.payloads import payloads
 async def _bare(case: Case) -> Figures:
     client = await baseline.connect(case.url)
     events = payloads(case.payload, case.events)
-    began = time.perf_counter()
+    watch = Watch(client)
+    await watch.start()
     await baseline.stage(client, events, case.batch)
     await expect_held(client, baseline.STREAM, case.events)
-    seconds = time.perf_counter() - began
+    figures = await watch.stop(case.events)
     await client.aclose()
-    return {"throughput": case.events / seconds}
+    return figures
 
 
 def _ours(produce: Callable[[Any, list[Any], Case], Awaitable[None]]) -> Callable[[Case], Awaitable[Figures]]:
@@ -35,12 +35,13 @@ def _ours(produce: Callable[[Any, list[Any], Case], Awaitable[None]]) -> Callabl
         events = payloads(case.payload, case.events)
         async with ours.make_queue(case.url) as queue:
             await queue.stats()  # as the other side, it is connected when the clock starts
-            began = time.perf_counter()
+            watch = Watch(client)
+            await watch.start()
             await produce(queue, events, case)
             await expect_held(client, ours.STREAM, case.events)
-            seconds = time.perf_counter() - began
+            figures = await watch.stop(case.events)
         await client.aclose()
-        return {"throughput": case.events / seconds}
+        return figures
 
     return measure
 
@@ -64,7 +65,7 @@ async def _tasks(queue: Any, events: list[Any], case: Case) -> None:
 
 
 SCENARIO = Scenario(
-    units={"throughput": "events/s"},
+    units=Watch.UNITS,
     cases=[
         Case(name="300 B", events=50_000, batch=200, concurrency=100),
         Case(name="8 KB", payload="8 KB", events=10_000, batch=200, concurrency=100),
