@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
+from msgspec.json import decode
 from redis.asyncio import Redis
 
-from benchmarks import ours
+from benchmarks import baseline, ours
 from benchmarks.counting import expect_held, latencies, until_empty, wait_for
 from benchmarks.model import Case, Figures, Scenario, Side, Target
 from benchmarks.payloads import payloads
-from streams_queue.messages import Delivery
 
 _PER_SECOND = 100
 _TASK = 0.261
@@ -32,48 +33,100 @@ async def _timed(call: Awaitable[object], sample: list[float]) -> None:
     sample.append(time.monotonic() - began)
 
 
-async def _producer(case: Case) -> Figures:
+async def _send(
+    case: Case, enqueue: Callable[[Any], Awaitable[object]], depth: Callable[[], Awaitable[object]]
+) -> Figures:
+    """Send at the plan's pace, and ask for the depth with every tenth event."""
     enqueued: list[float] = []
     depths: list[float] = []
-    async with ours.make_queue(case.url) as queue, Redis.from_url(case.url) as client, asyncio.TaskGroup() as sending:
+    async with Redis.from_url(case.url) as client:
         await wait_for(lambda: client.get(_READY))
+    async with asyncio.TaskGroup() as sending:
         began = time.monotonic()
         for number, event in enumerate(payloads(case.payload, case.events)):
             await asyncio.sleep(began + number / _PER_SECOND - time.monotonic())
-            sent = event | {"sent": time.monotonic()}
-            sending.create_task(_timed(queue.enqueue(sent), enqueued))
+            sending.create_task(_timed(enqueue(event | {"sent": time.monotonic()}), enqueued))
             if number % 10 == 0:
-                sending.create_task(_timed(queue.get_queue_depth(), depths))
-    return latencies(enqueued, "enqueue") | latencies(depths, "get_queue_depth")
+                sending.create_task(_timed(depth(), depths))
+    return latencies(enqueued, "enqueue") | latencies(depths, "depth")
 
 
-async def _consumer(case: Case) -> Figures:
-    """Settle by hand, so that each ack is measured to the server's reply."""
-    latency: list[float] = []
-    end_to_end: list[float] = []
-    acked: list[float] = []
+async def _our_producer(case: Case) -> Figures:
+    async with ours.make_queue(case.url) as queue:
+        return await _send(case, queue.enqueue, queue.get_queue_depth)
 
-    async def handle(delivery: Delivery) -> None:
-        latency.append(time.monotonic() - delivery.payload["sent"])
+
+async def _bare_producer(case: Case) -> Figures:
+    async with Redis.from_url(case.url) as client:
+        return await _send(case, lambda event: baseline.stage(client, [event], 1), lambda: client.xlen(baseline.STREAM))
+
+
+class _Handling:
+    """What a consumer does with an event, and how long everything took."""
+
+    def __init__(self) -> None:
+        self._latency: list[float] = []
+        self._end_to_end: list[float] = []
+        self._acked: list[float] = []
+
+    async def handle(self, event: Any, ack: Callable[[], Awaitable[object]]) -> None:
+        """Settle by hand, so that each ack is measured to the server's reply."""
+        self._latency.append(time.monotonic() - event["sent"])
         await asyncio.sleep(_TASK)
-        end_to_end.append(time.monotonic() - delivery.payload["sent"])
-        await _timed(queue.ack(delivery), acked)
+        self._end_to_end.append(time.monotonic() - event["sent"])
+        await _timed(ack(), self._acked)
 
+    def figures(self) -> Figures:
+        """Return p50 and p99 of all three."""
+        figures = latencies(self._latency, "queue latency") | latencies(self._end_to_end, "end to end")
+        return figures | latencies(self._acked, "ack")
+
+
+async def _ours(case: Case) -> Figures:
+    handling = _Handling()
     async with ours.make_queue(case.url, max_size=10_000) as queue, Redis.from_url(case.url) as client:
         await queue.stats()
         before = await _server(client)
         await client.set(_READY, 1)
-        async with asyncio.TaskGroup() as handling:
+        async with asyncio.TaskGroup() as running:
             taken = 0
             while taken < case.events:
                 for delivery in await queue.receive(case.concurrency):
                     taken += 1
-                    handling.create_task(handle(delivery))
+                    running.create_task(handling.handle(delivery.payload, partial(queue.ack, delivery)))
         server = _between(before, await _server(client))
         await until_empty(client, ours.STREAM, ours.GROUP)
-        memory = await _memory_when_full(queue, client, case)
-    figures = latencies(latency, "queue latency") | latencies(end_to_end, "end to end") | latencies(acked, "ack")
-    return figures | server | memory
+        await ours.fill(queue, payloads(case.payload, queue.max_size))
+        await expect_held(client, ours.STREAM, queue.max_size)
+        return handling.figures() | server | await _memory(client)
+
+
+async def _bare(case: Case) -> Figures:
+    handling = _Handling()
+    client = await baseline.connect(case.url)
+
+    async def ack(entry_id: bytes) -> None:
+        pipeline = client.pipeline(transaction=False)
+        await pipeline.xack(baseline.STREAM, baseline.GROUP, entry_id).xdel(baseline.STREAM, entry_id).execute()
+
+    before = await _server(client)
+    await client.set(_READY, 1)
+    async with asyncio.TaskGroup() as running:
+        taken = 0
+        while taken < case.events:
+            stream = {baseline.STREAM: ">"}
+            found = await client.xreadgroup(
+                baseline.GROUP, baseline.CONSUMER, stream, count=case.concurrency, block=4000
+            )
+            for entry_id, fields in found[0][1] if found else []:
+                taken += 1
+                running.create_task(handling.handle(decode(fields[b"payload"]), partial(ack, entry_id)))
+    server = _between(before, await _server(client))
+    await until_empty(client, baseline.STREAM, baseline.GROUP)
+    await baseline.stage(client, payloads(case.payload, 10_000), 200)
+    memory = await _memory(client)
+    await client.aclose()
+    return handling.figures() | server | memory
 
 
 async def _server(client: Any) -> tuple[float, float, float]:
@@ -87,9 +140,7 @@ def _between(before: tuple[float, float, float], after: tuple[float, float, floa
     return {"server CPU": 100 * busy / seconds, "on the wire": wire / _MIB / seconds}
 
 
-async def _memory_when_full(queue: Any, client: Any, case: Case) -> Figures:
-    await ours.fill(queue, payloads(case.payload, queue.max_size))
-    await expect_held(client, ours.STREAM, queue.max_size)
+async def _memory(client: Any) -> Figures:
     return {"memory, full": (await client.info("memory"))["used_memory"] / _MIB}
 
 
@@ -103,22 +154,22 @@ SCENARIO = Scenario(
         "enqueue p99": "ms",
         "ack p50": "ms",
         "ack p99": "ms",
-        "get_queue_depth p50": "ms",
-        "get_queue_depth p99": "ms",
+        "depth p50": "ms",
+        "depth p99": "ms",
         "server CPU": "% of a core",
         "on the wire": "MiB/s",
         "memory, full": "MiB",
     },
     cases=[Case(name="100/s of 10 KB", payload="mixed", events=1_000, concurrency=100)],
     quick_cases=[Case(name="100/s of 10 KB", payload="mixed", events=300, concurrency=100)],
-    sides={"streams_queue": Side(_consumer, _producer)},
+    sides={"bare": Side(_bare, _bare_producer), "streams_queue": Side(_ours, _our_producer)},
     targets=[
-        Target(side="streams_queue", metric="enqueue p99", at_most=5),
-        Target(side="streams_queue", metric="queue latency p99", at_most=5),
-        Target(side="streams_queue", metric="ack p99", at_most=5),
-        Target(side="streams_queue", metric="get_queue_depth p99", at_most=5),
+        Target(side="streams_queue", metric="enqueue p99", at_most=5, excuse="bare"),
+        Target(side="streams_queue", metric="queue latency p99", at_most=5, excuse="bare"),
+        Target(side="streams_queue", metric="ack p99", at_most=5, excuse="bare"),
+        Target(side="streams_queue", metric="depth p99", at_most=5, excuse="bare"),
         Target(side="streams_queue", metric="queue latency p50", at_most=7.2),
-        Target(side="streams_queue", metric="end to end p99", at_most=300),
+        Target(side="streams_queue", metric="end to end p99", at_most=300, excuse="bare"),
         Target(side="streams_queue", metric="memory, full", at_most=256),
         Target(side="streams_queue", metric="server CPU", at_most=10),
         Target(side="streams_queue", metric="on the wire", at_most=5),
