@@ -214,10 +214,19 @@ def test_payloads_cannot_talk_to_the_terminal(command: Command) -> None:
         assert "[bold red]x[/]" in out
 
 
+# A test run in the background of a script ignores Ctrl-C, and its children would inherit that.
+IN_THE_FOREGROUND = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from streams_queue.cli import main
+main()
+"""
+
+
 def start(*arguments: str, cwd: Path) -> subprocess.Popen[str]:
     """Start the command as a process."""
     return subprocess.Popen(
-        [sys.executable, "-c", "from streams_queue.cli import main; main()", *arguments],
+        [sys.executable, "-c", IN_THE_FOREGROUND, *arguments],
         cwd=cwd,
         env={**os.environ, "PYTHONPATH": str(CHECKOUT)},
         stdin=subprocess.PIPE,
