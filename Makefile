@@ -59,8 +59,9 @@ test-lowest: ## run the tests with the lowest versions that pyproject.toml allow
 	  ARGS='$(LOWEST_TESTS) $(ARGS)' test
 
 test-servers: $(READY) $(SERVER_READY) ## run the tests that need a server on Valkey 9.1 and 8.1, Redis 8.2 and 6.2
-	@set -e; for server in valkey-9.1 $(SERVERS); do echo "--- $$server"; \
-	  STREAMS_QUEUE_TEST_SERVER=$$server $(VENV)/bin/python -m pytest -q -m 'not slow' $(SERVER_TESTS) $(ARGS); done
+	@failed=; for server in valkey-9.1 $(SERVERS); do echo "--- $$server"; \
+	  STREAMS_QUEUE_TEST_SERVER=$$server $(VENV)/bin/python -m pytest -q -m 'not slow' $(SERVER_TESTS) $(ARGS) || failed+=" $$server"; \
+	  done; [ -z "$$failed" ] || { echo "failed on$$failed" >&2; exit 1; }
 
 test-python: ## run the tests on another Python: make test-python PYTHON=python3.13
 	@$(MAKE) --no-print-directory VENV=.venv-$$($(PYTHON) -c 'import sys; print("py%d%d" % sys.version_info[:2])') test
