@@ -191,13 +191,23 @@ class Link:
         """Send commands in one go and return their replies, error replies as BackendError objects among them.
 
         Raises:
-            BackendUnavailable: No connection within `timeout` seconds; nothing was sent.
+            BackendUnavailable: No connection, or no turn, within `timeout` seconds; nothing was sent.
             BackendTimeout: The connection broke, or the replies did not come, after something was sent.
             BackendRejected: The server refused the connection (wrong password, too many clients, still loading).
         """
-        async with self._turn:
-            await self.send(*commands, timeout=timeout)
-            return [await self.receive(timeout=timeout) for _ in commands]
+        sent = False
+        try:
+            async with _Patience(timeout), self._turn:
+                connection = await self._connected()
+                sent = True
+                await self._write(connection, commands)
+                return [await self._reply() for _ in commands]
+        except TimeoutError as error:
+            if sent:
+                raise BackendTimeout(f"no reply within {timeout:g} s") from error
+            raise BackendUnavailable(
+                f"no connection, or no answer to earlier requests, within {timeout:g} s"
+            ) from error
 
     async def run(self, wanted: Script, keys: Sequence[str], args: Sequence[Argument] = (), *, timeout: float) -> Any:
         """Run a script and return its reply. Raises as `call`, and the script's own error reply."""
@@ -210,34 +220,50 @@ class Link:
 
     async def send(self, *commands: Command, timeout: float) -> None:
         """Send commands without waiting for replies; each one is fetched with `receive`. For a link with one user."""
-        connection = await self._connected(timeout)
+        sent = False
         try:
             async with _Patience(timeout):
-                await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
-        except (OSError, TimeoutError, redis_errors.RedisError) as error:
+                connection = await self._connected()
+                sent = True
+                await self._write(connection, commands)
+        except TimeoutError as error:
+            if sent:
+                raise BackendTimeout(f"the server took no command within {timeout:g} s") from error
+            raise BackendUnavailable(f"no connection within {timeout:g} s") from error
+
+    async def receive(self, *, timeout: float) -> Any:
+        """Return the next reply; an error reply is returned as a BackendError, not raised."""
+        try:
+            async with _Patience(timeout):
+                return await self._reply()
+        except TimeoutError as error:
+            raise BackendTimeout(f"no reply within {timeout:g} s") from error
+
+    async def _write(self, connection: Any, commands: Sequence[Command]) -> None:
+        try:
+            await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
+        except (OSError, redis_errors.RedisError) as error:
             await self.close()
             raise BackendTimeout(f"the connection broke while a command was sent: {type(error).__name__}") from error
         except BaseException:
             await self.close()
             raise
 
-    async def receive(self, *, timeout: float) -> Any:
-        """Return the next reply; an error reply is returned as a BackendError, not raised."""
+    async def _reply(self) -> Any:
         if self._connection is None:
             raise BackendTimeout("the connection was closed before the reply came")
         try:
-            async with _Patience(timeout):
-                return await self._connection.read_response()
+            return await self._connection.read_response()
         except redis_errors.ResponseError as error:
             refusal = from_reply(error)
             if isinstance(refusal, BackendRejected) and refusal.code in _ELSEWHERE:
                 await self.close()
             return refusal
-        except (OSError, TimeoutError, redis_errors.RedisError) as error:
+        except (OSError, redis_errors.RedisError) as error:
             await self.close()
             if _is_refusal(error):
                 return from_reply(error)
-            raise BackendTimeout(f"no reply within {timeout:g} s or connection lost: {type(error).__name__}") from error
+            raise BackendTimeout(f"the connection broke before the reply came: {type(error).__name__}") from error
         except BaseException:
             await self.close()
             raise
@@ -248,13 +274,12 @@ class Link:
         if connection is not None:
             await connection.disconnect(nowait=True)
 
-    async def _connected(self, timeout: float) -> Any:
+    async def _connected(self) -> Any:
         if self._connection is None:
             connection = self._endpoint.new_connection()
             try:
-                async with _Patience(timeout):
-                    await connection.connect()
-            except (OSError, TimeoutError, redis_errors.RedisError) as error:
+                await connection.connect()
+            except (OSError, redis_errors.RedisError) as error:
                 if _is_refusal(error):
                     raise from_reply(error) from error
                 raise BackendUnavailable(f"cannot connect to {self._endpoint.name}: {type(error).__name__}") from error

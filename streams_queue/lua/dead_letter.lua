@@ -1,4 +1,4 @@
---!include entry frame dead fence
+--!include time entry frame dead fence
 -- Never hand the event out again: move it to the dead letters. When they are full and refuse, it stays delayed instead.
 -- KEYS: 1 stream, 2 delayed, 3 dead, 4 stats
 -- ARGV: 1 group, 2 consumer, 3 entry id, 4 delivery count of the pending entry, 5 reason, 6 error,

@@ -1,4 +1,4 @@
---!include entry frame dead group
+--!include time entry frame dead group
 -- Add a batch of events, once, however often the batch arrives.
 -- KEYS: 1 stream, 2 delayed, 3 dead, 4 stats, 5 producer; then dedup buckets, the current one first (none: no event ids)
 -- ARGV: 1 group, 2 producer id, 3 sequence of this batch, 4 max_size, 5 overflow, 6 producer TTL in ms,
@@ -49,6 +49,7 @@ local max_size, overflow = tonumber(ARGV[4]), ARGV[5]
 local dead_max, when_full = tonumber(ARGV[8]), ARGV[9]
 local paused = string.find(redis.call('HGET', KEYS[4], 'paused') or '', 'intake', 1, true)
 local held = redis.call('XLEN', KEYS[1]) + redis.call('ZCARD', KEYS[2])
+redis.call('XLEN', KEYS[3])
 local now = time_ms()
 
 local last_delivered

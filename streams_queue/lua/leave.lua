@@ -4,12 +4,10 @@
 -- Returns: 1 if the consumer is gone, 0 if entries are still pending for it
 -- Cost: O(1)
 -- Idempotent: yes
+local is_there = redis.call('EXISTS', KEYS[1]) == 1
+local pending = is_there and redis.call('XPENDING', KEYS[1], ARGV[1], '-', '+', 1, ARGV[2]) or {}
 redis.call('DEL', KEYS[2])
-if redis.call('EXISTS', KEYS[1]) == 0 then
-  return 1
+if is_there and #pending == 0 then
+  redis.call('XGROUP', 'DELCONSUMER', KEYS[1], ARGV[1], ARGV[2])
 end
-if #redis.call('XPENDING', KEYS[1], ARGV[1], '-', '+', 1, ARGV[2]) > 0 then
-  return 0
-end
-redis.call('XGROUP', 'DELCONSUMER', KEYS[1], ARGV[1], ARGV[2])
-return 1
+return #pending == 0 and 1 or 0

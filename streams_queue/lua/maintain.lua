@@ -1,14 +1,16 @@
---!include entry frame dead fence
+--!include time entry frame dead fence pulse
 -- The queue's housekeeping: promote what is due, and claim what crashed consumers left, for a consumer with free slots.
 -- KEYS: 1 stream, 2 delayed, 3 dead, 4 stats
 -- ARGV: 1 group, 2 consumer, 3 lease in ms, 4 free slots, 5 '1' if the consumer has nothing in hand, 6 sweep interval in ms,
 --       7 '1' to go on with a sweep that found more than fitted, 8 max deliveries, 9 dead max_size, 10 dead when_full,
 --       11 max_delay in ms, 12 consumers idle for so many ms and with nothing pending are removed,
---       then entry ids that this consumer has disowned (its other entries are its own business)
+--       13 '1' to sweep with no free slot too, to learn whether to make one; then entry ids that this consumer has disowned (its other entries are its own business)
 -- Returns: {entries {id, delivery count, fields}, 1 if the pending entries were swept, 1 if the claimed must run alone,
 --       1 if more wait to be claimed,
 --       1 if an event waits for a consumer with nothing in hand, ms until there is something to do here or -1, paused, held,
---       entries that were deleted behind the group's back, buried {event id, ...}, promoted, refused by full dead letters}
+--       entries that were deleted behind the group's back, buried {event id, ...}, promoted, refused by full dead letters,
+--       1 if entries of this consumer have expired that it did not disown (their delivery was lost on the way, if it
+--       does not know them), disowned entries that are not pending for it any more}
 -- Cost: O(due events, at most 200) + one scan of the pending entries per sweep interval and fleet
 -- Idempotent: no; a lost reply leaves claimed entries pending, and `adopt` finds them
 local stream, delayed, dead, stats = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
@@ -17,15 +19,14 @@ local lease, slots, idle_hands = tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5] =
 local max_deliveries, dead_max, when_full, max_delay = tonumber(ARGV[8]), tonumber(ARGV[9]), ARGV[10], tonumber(ARGV[11])
 
 -- Everything that can fail is read here, before the first write.
-local state = redis.call('HMGET', stats, 'swept_ms', 'alive_ms', 'hold_ms', 'pruned_ms', 'paused')
+local alive, hold = pulse_of(stats)
+local state = redis.call('HMGET', stats, 'swept_ms', 'pruned_ms', 'paused')
 local due = redis.call('ZRANGEBYSCORE', delayed, '-inf', time_ms(), 'LIMIT', 0, 200)
 redis.call('XLEN', dead)
 redis.call('XPENDING', stream, group)
 local now = time_ms()
-local swept, alive, hold, pruned = tonumber(state[1]), tonumber(state[2]), tonumber(state[3]) or 0, tonumber(state[4]) or 0
-
--- A first write that is never refused for memory lets the rest run to its end (housekeeping needs no room on balance).
-redis.call('HDEL', stats, 'no_such_field')
+local swept, pruned = tonumber(state[1]), tonumber(state[2]) or 0
+hold = leave_pulse(stats, alive, hold, now, lease)
 
 local lost, buried, promoted, refused = 0, {}, 0, 0
 
@@ -43,7 +44,7 @@ for _, member in ipairs(due) do
   local fields = unframe(member)
   if fields then
     redis.call('ZREM', delayed, member)
-    redis.call('XADD', stream, '*', unpack(fields))
+    append(stream, fields)
     promoted = promoted + 1
   elseif bury({ 'payload', member }, 'undecodable', 'not a member that this queue wrote', 0, now) then
     redis.call('ZREM', delayed, member)
@@ -52,21 +53,15 @@ for _, member in ipairs(due) do
   end
 end
 
--- Nobody looked for half a lease: the server was down, stopped, or its clock stepped. Every pending entry looks expired
--- now, also those of living consumers, so they get half a lease to renew before anything is claimed.
-if alive and (now - alive > lease / 2 or alive - now > lease / 2) then
-  hold = now + lease / 2
-  redis.call('HSET', stats, 'hold_ms', hold)
-end
-if hold - now > lease / 2 then
-  hold = 0
-end
-redis.call('HSET', stats, 'alive_ms', now)
-
-local entries, alone, more, waits_alone = {}, 0, 0, 0
-local disowned = {}
-for i = 13, #ARGV do
-  disowned[ARGV[i]] = true
+local entries, alone, more, waits_alone, strays = {}, 0, 0, 0, 0
+local disowned, taken_over = {}, {}
+for i = 14, #ARGV do
+  local pending = redis.call('XPENDING', stream, group, ARGV[i], ARGV[i], 1)[1]
+  if pending and pending[2] == consumer then
+    disowned[ARGV[i]] = true
+  else
+    taken_over[#taken_over + 1] = ARGV[i]
+  end
 end
 
 -- One expired entry: claim it, bury it, or leave it for a consumer with nothing in hand.
@@ -103,7 +98,7 @@ local function reclaim(id, count)
 end
 
 local open = ARGV[7] == '1' or not swept or now - swept >= tonumber(ARGV[6]) or swept > now
-local swept_now = slots > 0 and open and now >= hold
+local swept_now = (slots > 0 or ARGV[13] == '1') and open and now >= hold
 if swept_now then
   redis.call('HSET', stats, 'swept_ms', now)
   local from, scanned = '-', 0
@@ -111,7 +106,9 @@ if swept_now then
     local page = redis.call('XPENDING', stream, group, 'IDLE', lease, from, '+', 100)
     for _, pending in ipairs(page) do
       from = '(' .. pending[1]
-      if more == 0 and (pending[2] ~= consumer or disowned[pending[1]]) then
+      if pending[2] == consumer and not disowned[pending[1]] then
+        strays = 1
+      elseif more == 0 then
         reclaim(pending[1], pending[4])
       end
     end
@@ -153,5 +150,5 @@ if slots > 0 and not swept_now then
   local opens = math.max(hold, (swept or 0) + tonumber(ARGV[6])) - now
   next_due = next_due < 0 and opens or math.min(next_due, opens)
 end
-return { entries, swept_now and 1 or 0, alone, more, waits_alone, next_due, state[5] or '', redis.call('XLEN', stream) + redis.call('ZCARD', delayed),
-  lost, buried, promoted, refused }
+return { entries, swept_now and 1 or 0, alone, more, waits_alone, next_due, state[3] or '', redis.call('XLEN', stream) + redis.call('ZCARD', delayed),
+  lost, buried, promoted, refused, strays, taken_over }

@@ -1,4 +1,4 @@
---!include entry frame fence
+--!include time entry frame fence
 -- The event failed, or belongs to a newer release: hand it out again later, or at once when the delay is 0.
 -- KEYS: 1 stream, 2 delayed, 3 stats
 -- ARGV: 1 group, 2 consumer, 3 entry id, 4 delivery count of the pending entry, 5 delay in ms,
@@ -27,7 +27,7 @@ fields = with_deliveries(fields, deliveries)
 if tonumber(ARGV[5]) > 0 then
   redis.call('ZADD', KEYS[2], time_ms() + tonumber(ARGV[5]), frame(ARGV[3] .. '-' .. ARGV[4], fields))
 else
-  redis.call('XADD', KEYS[1], '*', unpack(fields))
+  append(KEYS[1], fields)
 end
 remove(KEYS[1], ARGV[1], ARGV[3])
 return 'held'

@@ -14,7 +14,7 @@ for i = 1, 4 do
 end
 
 local schema = redis.call('HGET', KEYS[4], 'schema')
-if schema and (tonumber(schema) or 0) > tonumber(ARGV[2]) then
+if schema and not (tonumber(schema) and tonumber(schema) <= tonumber(ARGV[2])) then
   return redis.error_reply('SCHEMA the queue has schema ' .. schema .. '; this release knows up to ' .. ARGV[2])
 end
 

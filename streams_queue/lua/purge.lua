@@ -1,4 +1,4 @@
---!include entry frame dead group
+--!include time entry frame dead group
 -- Move waiting and delayed events to the dead letters, reason `purged`. Events in flight are not touched.
 -- KEYS: 1 stream, 2 delayed, 3 dead, 4 stats
 -- ARGV: 1 group, 2 most events to move, 3 dead max_size, 4 dead when_full

@@ -1,20 +1,16 @@
---!include entry
+--!include entry frame
 -- Put dead letters back into the queue with a fresh delivery count. Unlike retries, a redrive needs room.
 -- KEYS: 1 stream, 2 delayed, 3 dead, 4 stats
--- ARGV: 1 max_size, 2 most to put back, then ids of dead letters (none: the oldest ones)
+-- ARGV: 1 max_size, then different ids of dead letters
 -- Returns: {how many went back, 1 if the queue is full}
 -- Cost: O(dead letters put back)
 -- Idempotent: a second copy finds the dead letters gone
 redis.call('HGET', KEYS[4], 'redriven')
 local room = tonumber(ARGV[1]) - redis.call('XLEN', KEYS[1]) - redis.call('ZCARD', KEYS[2])
-local limit = math.max(0, math.min(room, tonumber(ARGV[2])))
 local entries = {}
-if #ARGV == 2 and limit > 0 then
-  entries = redis.call('XRANGE', KEYS[3], '-', '+', 'COUNT', limit)
-end
-for i = 3, #ARGV do
+for i = 2, #ARGV do
   local entry = redis.call('XRANGE', KEYS[3], ARGV[i], ARGV[i])[1]
-  if entry and #entries < limit then
+  if entry and #entries < room then
     entries[#entries + 1] = entry
   end
 end
@@ -33,7 +29,7 @@ for _, entry in ipairs(entries) do
       original[i + 1] = string.gsub(meta, '^{"d":0', '{"d":0,"rf":"' .. id .. '"', 1)
     end
   end
-  redis.call('XADD', KEYS[1], '*', unpack(original))
+  append(KEYS[1], original)
   redis.call('XDEL', KEYS[3], id)
 end
 if #entries > 0 then

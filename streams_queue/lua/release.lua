@@ -1,4 +1,4 @@
---!include entry fence
+--!include entry frame fence
 -- Give events back untouched: available at once, at the end of the line. A new entry wakes blocked readers, which an
 -- aged pending entry never does.
 -- KEYS: 1 stream, 2 stats
@@ -14,7 +14,7 @@ for i = 3, #ARGV, 2 do
   if state == 'held' then
     local fields = take(KEYS[1], ARGV[1], ARGV[2], id)
     if fields then
-      redis.call('XADD', KEYS[1], '*', unpack(with_deliveries(fields, earlier_deliveries(fields) + tonumber(count) - 1)))
+      append(KEYS[1], with_deliveries(fields, earlier_deliveries(fields) + tonumber(count) - 1))
       released = released + 1
     else
       redis.call('HINCRBY', KEYS[2], 'lost', 1)

@@ -1,4 +1,4 @@
---!include entry group
+--!include time entry group
 -- One consistent look at all figures.
 -- KEYS: 1 stream, 2 delayed, 3 dead, 4 stats
 -- ARGV: 1 group

@@ -85,7 +85,7 @@ class Channel:
         self.last_held = 0
         self._observers = observers
         self._backoff_cap = backoff_cap
-        self._opening = asyncio.Lock()
+        self._opening: asyncio.Task[None] | None = None
         self._is_open = False
         self._was_open = False
 
@@ -93,29 +93,44 @@ class Channel:
         """Return a fresh backoff for one sequence of attempts."""
         return Backoff(self._backoff_cap)
 
-    async def open(self) -> None:
+    async def open(self, *, deadline: float | None = None) -> None:
         """Make sure that the queue exists on the server and is ours to share; again after every outage.
 
         Redis: nothing while it is known to be open, else 1 round trip.
 
+        Args:
+            deadline: By the event loop's clock; None waits for as long as one attempt takes.
+
         Raises:
-            BackendError: The server cannot be reached or refuses.
+            BackendUnavailable: The server does not answer; whatever was to follow was not sent.
+            BackendRejected: The server refuses.
             StateError: The keys belong to a newer release, or the stream has another group.
         """
         if self._is_open:
             return
-        async with self._opening:
-            if self._was_opened_meanwhile():
-                return
-            opened = await self.commands.open(self.requests, reopened=self._was_open)
-            if opened.created and self._was_open:
-                self._report_state_lost(opened.held)
-            self._is_open = self._was_open = True
-            self.last_held = opened.held
-            self.outage.ended()
+        if self._opening is None:
+            self._opening = asyncio.create_task(self._open(), name="streams_queue.open")
+            self._opening.add_done_callback(self._opened)
+        # All who wait share one attempt and its outcome: one after the other, each would wait for those before it.
+        try:
+            async with asyncio.timeout_at(deadline):
+                await asyncio.shield(self._opening)
+        except (TimeoutError, BackendTimeout) as error:
+            raise BackendUnavailable("the server does not answer") from error
 
-    def _was_opened_meanwhile(self) -> bool:
-        return self._is_open
+    async def _open(self) -> None:
+        opened = await self.commands.open(self.requests, reopened=self._was_open)
+        if opened.created and self._was_open:
+            self._report_state_lost(opened.held)
+        self._is_open = self._was_open = True
+        self.last_held = opened.held
+        self.outage.ended()
+
+    def _opened(self, opening: asyncio.Task[None]) -> None:
+        self._opening = None
+        if not opening.cancelled():
+            # Looked at here, in case that all who waited are gone.
+            opening.exception()
 
     def failed(self, error: BackendError) -> None:
         """Note a failure of any link: what was known of the server may no longer hold."""
@@ -139,7 +154,7 @@ class Channel:
         loop = asyncio.get_running_loop()
         while True:
             try:
-                await self.open()
+                await self.open(deadline=deadline)
                 reply = await attempt()
             except BackendError as error:
                 if isinstance(error, BackendTimeout):
@@ -155,6 +170,8 @@ class Channel:
 
     async def close(self) -> None:
         """Close all links."""
+        if self._opening is not None:
+            self._opening.cancel()
         for link in (self.requests, self.reader, self.producer):
             await link.close()
 

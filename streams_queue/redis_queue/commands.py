@@ -69,6 +69,8 @@ class Maintained:
     buried: list[str]
     promoted: int
     refused: int
+    strays: bool
+    taken_over: list[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,9 +192,9 @@ class StreamCommands:
 
     async def extend(self, link: Link, held: Sequence[tuple[str, int]], *, timeout: float) -> list[str]:
         """Renew at most 500 leases; returns held, lost or gone for each."""
-        return _words(
-            await link.run(script("extend"), (self.keys.stream,), (*self._owner, *_flat(held)), timeout=timeout)
-        )
+        keys = (self.keys.stream, self.keys.stats)
+        args = (*self._owner, milliseconds(self._settings.lease), *_flat(held))
+        return _words(await link.run(script("extend"), keys, args, timeout=timeout))
 
     async def dead_letter(self, link: Link, entry_id: str, count: int, *, reason: str, error: str) -> str:
         """Bury an event; returns held, refused, lost or gone."""
@@ -215,9 +217,13 @@ class StreamCommands:
         go_on: bool,
         interval: float,
         prune_after: float,
+        look_anyway: bool,
         disowned: Sequence[str],
     ) -> Maintained:
-        """Promote what is due and claim what crashed consumers left, at most `slots` events."""
+        """Promote what is due and claim what crashed consumers left, at most `slots` events.
+
+        With `look_anyway` the pending entries are swept also if there is no free slot, to learn whether to make one.
+        """
         names, settings = self.keys, self._settings
         reply = await link.run(
             script("maintain"),
@@ -233,11 +239,12 @@ class StreamCommands:
                 *self._dead_limits,
                 self._max_delay_ms,
                 milliseconds(prune_after),
+                int(look_anyway),
                 *disowned,
             ),
             timeout=self.timeout,
         )
-        entries, swept, alone, more, waits_alone, next_due, paused, held, lost, buried, promoted, refused = reply
+        entries, swept, alone, more, waits_alone, next_due, paused, held, lost, buried, promoted, refused, *own = reply
         return Maintained(
             entries=_raw(entries),
             swept=bool(swept),
@@ -251,6 +258,8 @@ class StreamCommands:
             buried=_words(buried),
             promoted=promoted,
             refused=refused,
+            strays=bool(own[0]),
+            taken_over=_words(own[1]),
         )
 
     # --- looking and operating ---
@@ -274,11 +283,15 @@ class StreamCommands:
         """Return the command that lists dead letters, oldest first."""
         return ("XRANGE", self.keys.dead, "-" if after is None else f"({after}", "+", "COUNT", count)
 
-    async def redrive(self, link: Link, max_size: int, limit: int, dead_ids: Sequence[str]) -> tuple[int, bool]:
-        """Put at most `limit` dead letters back, the oldest if no id is given; how many, and if the queue is full."""
+    async def dead_ids(self, link: Link, count: int) -> list[str]:
+        """Return the ids of the oldest dead letters."""
+        return _words(await link.run(script("dead_ids"), (self.keys.dead,), (count,), timeout=self.timeout))
+
+    async def redrive(self, link: Link, max_size: int, dead_ids: Sequence[str]) -> tuple[int, bool]:
+        """Put at most 500 dead letters back, all different; returns how many went, and whether the queue is full."""
         names = self.keys
         keys = (names.stream, names.delayed, names.dead, names.stats)
-        redriven, full = await link.run(script("redrive"), keys, (max_size, limit, *dead_ids), timeout=self.timeout)
+        redriven, full = await link.run(script("redrive"), keys, (max_size, *dead_ids), timeout=self.timeout)
         return redriven, bool(full)
 
     async def purge(self, link: Link, limit: int) -> tuple[int, bool]:

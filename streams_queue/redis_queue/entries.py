@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,9 @@ from typing import Any
 from streams_queue.codec import Codec, Meta, decode_meta
 from streams_queue.errors import DecodeError
 from streams_queue.messages import DeadLetter, Delivery, WaitingEvent
+
+# As in lua/shared/entry.lua: before anything nested.
+_COUNT = re.compile(rb'\{[^{}]*"d"\s*:\s*(\d+)')
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +57,23 @@ def read_entry(
         meta = decode_meta(fields["meta"])
         if meta.is_newer:
             return Newer(meta.version)
+        if not _countable(fields["meta"], meta.deliveries):
+            return Broken("undecodable", "the scripts cannot read the deliveries in the meta field")
         if len(fields["payload"]) > max_bytes:
             return Broken("too_large", f"the payload is {len(fields['payload'])} bytes; max_event_bytes is {max_bytes}")
         return _delivery(entry_id, count, fields, meta, codec)
-    except (DecodeError, UnicodeDecodeError) as error:
-        return Broken("undecodable", str(error) if isinstance(error, DecodeError) else "the id is not UTF-8")
+    except DecodeError as error:
+        return Broken("undecodable", str(error))
+    except UnicodeDecodeError:
+        return Broken("undecodable", "the id is not UTF-8")
+    except Exception as error:  # noqa: BLE001 - a payload type may raise anything; its message may hold the payload
+        return Broken("undecodable", f"cannot be read ({type(error).__name__})")
+
+
+def _countable(meta: bytes, deliveries: int) -> bool:
+    """Whether the scripts find the same count where they look for it, so that retries come to an end."""
+    found = _COUNT.match(meta)
+    return deliveries == (int(found[1]) if found else 0)
 
 
 def _delivery(entry_id: str, count: int, fields: Mapping[str, bytes], meta: Meta, codec: Codec) -> Delivery:

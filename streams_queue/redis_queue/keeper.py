@@ -50,8 +50,8 @@ class Keeper:
         lease: Seconds after which a pending entry may be claimed by others.
         max_lease: The longest that one delivery is renewed, in seconds.
         loop: The session's event loop; the keeper ends when it is closed.
-        report: Called in the event loop with leases that were settled from here, that turned out to be somebody
-            else's, and that are too old to be renewed.
+        report: Called in the event loop with what became of leases: `acked` or `released` from here, `lost` to somebody
+            else, or `expired`, too old to be renewed; and with those leases.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class Keeper:
         lease: float,
         max_lease: float,
         loop: asyncio.AbstractEventLoop,
-        report: Callable[[Sequence[Lease], Sequence[Lease], Sequence[Lease]], None],
+        report: Callable[[str, Sequence[Lease]], None],
     ) -> None:
         self._endpoint = endpoint
         self._commands = commands
@@ -134,11 +134,15 @@ class Keeper:
                 loop.run_until_complete(link.close())
                 loop.run_until_complete(asyncio.sleep(0))
             loop.close()
-            with self._turn:
-                if self._thread is threading.current_thread():
-                    self._thread = None
-            atexit.unregister(self._flush_at_exit)
-            self._ended.set()
+            self._leave()
+
+    def _leave(self) -> None:
+        with self._turn:
+            if self._thread is threading.current_thread():
+                self._thread = None
+            if self._thread is None:
+                atexit.unregister(self._flush_at_exit)
+                self._ended.set()
 
     def _keep(self, loop: asyncio.AbstractEventLoop, link: Link) -> None:
         due = time.monotonic() + self._interval
@@ -189,13 +193,13 @@ class Keeper:
         while chunk := self._acks[:_CHUNK]:
             await self._commands.ack_now(link, [lease.entry_id for lease in chunk])
             del self._acks[: len(chunk)]
-            self._tell(settled=chunk)
+            self._tell("acked", chunk)
 
     async def _send_releases(self, link: Link) -> None:
         while chunk := self._releases[:_CHUNK]:
             await self._commands.release(link, [(lease.entry_id, lease.count) for lease in chunk])
             del self._releases[: len(chunk)]
-            self._tell(settled=chunk)
+            self._tell("released", chunk)
 
     async def _renew(self, link: Link) -> None:
         oldest = time.monotonic() - self._max_lease
@@ -203,18 +207,17 @@ class Keeper:
         expired = [lease for lease in held if lease.since < oldest]
         held = [lease for lease in held if lease.since >= oldest]
         lost: list[Lease] = []
-        for start in range(0, len(held), _CHUNK):
+        # Also with nothing to renew: it is a sign of life, by which others know that the server was there.
+        for start in range(0, max(1, len(held)), _CHUNK):
             chunk = held[start : start + _CHUNK]
             pairs = [(lease.entry_id, lease.count) for lease in chunk]
             states = await self._commands.extend(link, pairs, timeout=self._timeout)
             lost += [lease for lease, state in zip(chunk, states, strict=True) if state == "lost"]
-        if lost or expired:
-            self._tell(lost=lost, expired=expired)
+        self._tell("lost", lost)
+        self._tell("expired", expired)
 
-    def _tell(
-        self, *, settled: Sequence[Lease] = (), lost: Sequence[Lease] = (), expired: Sequence[Lease] = ()
-    ) -> None:
+    def _tell(self, outcome: str, leases: Sequence[Lease]) -> None:
         report = self._report()
-        if report is not None:
+        if leases and report is not None:
             with contextlib.suppress(RuntimeError):
-                self._loop.call_soon_threadsafe(report, settled, lost, expired)
+                self._loop.call_soon_threadsafe(report, outcome, leases)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Any
@@ -81,6 +81,11 @@ class Leases:
     def disowned(self) -> list[str]:
         """Return the ids of entries that this consumer still owns on the server but will never settle."""
         return list(self._disowned)
+
+    def forget_disowned(self, entry_ids: Iterable[str]) -> None:
+        """Note that others have taken over, or finished, what this consumer had disowned."""
+        for entry_id in entry_ids:
+            self._disowned.pop(entry_id, None)
 
     def hold(self, lease: Lease) -> None:
         """Note a pending entry as ours."""

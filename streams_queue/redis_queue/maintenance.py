@@ -10,7 +10,7 @@ import asyncio
 import logging
 
 from streams_queue.config import Settings
-from streams_queue.errors import BackendError
+from streams_queue.errors import BackendError, BackendTimeout
 from streams_queue.observer import Observers
 from streams_queue.redis_queue.channel import Channel
 from streams_queue.redis_queue.commands import Maintained
@@ -36,6 +36,7 @@ class Maintenance:
         self._prune_after = max(300.0, 10 * settings.lease)
         self._drain_for = max(1.0, settings.lease)
         self._more = False
+        self._handed_out = 0
         self._drain_until = 0.0
         self._drain_again_at = 0.0
         self._ran_alone = False
@@ -70,15 +71,24 @@ class Maintenance:
         while True:
             wait = self._interval
             try:
-                wait = self._judge(await self._round())
+                done = await self._round()
+                wait = self._judge(done)
+                if done.strays:
+                    await self._reader.recover()
             except BackendError as error:
                 self._channel.failed(error)
+                if isinstance(error, BackendTimeout):
+                    await self._reader.recover()
             except Exception:
                 logger.exception("Housekeeping failed in a way that it should not; going on")
             await self._sleep(wait)
 
     async def _round(self) -> Maintained:
         await self._channel.open()
+        # A consumer with a long backlog never waits, so it has no free slot: it makes one if there is something to
+        # claim. One that is stuck leaves the sweep to others.
+        moved_on = self._reader.handed_out != self._handed_out
+        self._handed_out = self._reader.handed_out
         return await self._channel.commands.maintain(
             self._channel.requests,
             slots=self._reader.free_slots(),
@@ -86,12 +96,14 @@ class Maintenance:
             go_on=self._more or self._drain_until > 0,
             interval=self._interval,
             prune_after=self._prune_after,
+            look_anyway=moved_on,
             disowned=self._leases.disowned(),
         )
 
     def _judge(self, done: Maintained) -> float:
         """Act on what the round found; return how many seconds to wait for the next one."""
         self._channel.last_held = done.held
+        self._leases.forget_disowned(done.taken_over)
         self._reader.pause("delivery" in done.paused)
         self._report(done)
         self._decide_on_draining(done)
@@ -99,6 +111,7 @@ class Maintenance:
             self._reader.claimed(done.entries, alone=done.alone)
         if done.swept:
             self._more = done.more
+        self._reader.put_claims_first(self._more)
         if self._more and self._reader.free_slots() > 0:
             return 0.0
         return self._interval if done.next_due is None else min(self._interval, done.next_due)

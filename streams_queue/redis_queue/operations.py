@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from streams_queue.codec import Codec
@@ -108,23 +109,31 @@ class Operations:
         return [read_dead_letter(dead_id.decode(), flat, self._codec) for dead_id, flat in reply]
 
     async def redrive(self, max_size: int, dead_ids: tuple[str, ...], count: int | None) -> int:
-        """Put dead letters back, in chunks; stops when the queue is full. Redis: 1 round trip per 500."""
-        total, start = 0, 0
-        left = len(dead_ids) or (sys.maxsize if count is None else count)
+        """Put dead letters back, in chunks; stops when the queue is full. Redis: 1 or 2 round trips per 500.
+
+        They are named before they are moved: a request that is repeated after a lost reply moves nothing else.
+        """
+        given = deque(dict.fromkeys(dead_ids))
+        total, left = 0, len(given) if dead_ids else (sys.maxsize if count is None else count)
         while left > 0:
-            chunk = dead_ids[start : start + _CHUNK]
-            limit = min(_CHUNK, left)
-            redriven, full = await self._redrive_chunk(max_size, limit, chunk)
-            total, start, left = total + redriven, start + limit, left - limit
-            if full or (not dead_ids and redriven < limit):
+            size = min(_CHUNK, left)
+            chunk = [given.popleft() for _ in range(size)] if dead_ids else await self._dead_ids(size)
+            redriven, full = await self._redrive_chunk(max_size, chunk)
+            total, left = total + redriven, left - size
+            if full or len(chunk) < size:
                 break
         self._size.add(total)
         return total
 
-    async def _redrive_chunk(self, max_size: int, limit: int, dead_ids: tuple[str, ...]) -> tuple[int, bool]:
+    async def _dead_ids(self, count: int) -> list[str]:
+        session = self._session()
+        ids: list[str] = await self._retry(lambda: session.commands.dead_ids(session.channel.requests, count))
+        return ids
+
+    async def _redrive_chunk(self, max_size: int, dead_ids: Sequence[str]) -> tuple[int, bool]:
         session = self._session()
         redriven: tuple[int, bool] = await self._retry(
-            lambda: session.commands.redrive(session.channel.requests, max_size, limit, dead_ids)
+            lambda: session.commands.redrive(session.channel.requests, max_size, dead_ids)
         )
         return redriven
 

@@ -145,7 +145,7 @@ class Producer:
         """Write events, in order, together with those of other callers.
 
         Args:
-            events: At most MAX_BATCH_EVENTS.
+            events: One piece of `in_batches`.
             deadline: By the event loop's clock.
 
         Redis: 1 round trip per batch.
@@ -167,7 +167,7 @@ class Producer:
     async def resolve(self, batch: Batch) -> list[Receipt]:
         """Send a batch of unknown fate again, verbatim; return what became of its events, then or now."""
         batch.maybe_written = True
-        reply = await self._send(batch, self._attempt_timeout)
+        reply = await self._send(batch, asyncio.get_running_loop().time() + self._attempt_timeout)
         if reply.status not in ("ok", "replayed"):
             raise StateError(
                 f"batch {batch.sequence} of producer {batch.producer_id} cannot be resolved: {reply.status}"
@@ -219,11 +219,10 @@ class Producer:
         while waiting := [call for call in calls if not call.reply.done()]:
             first_deadline = min(call.deadline for call in waiting)
             try:
-                timeout = max(0.01, min(self._attempt_timeout, first_deadline - loop.time()))
-                reply = await self._send(batch, timeout)
+                reply = await self._send(batch, first_deadline)
             except BackendError as error:
                 if not worth_retrying(error):
-                    _fail(waiting, error)
+                    self._give_up(batch, waiting, error)
                     return
                 wait = backoff.next()
                 self._expire(batch, calls, before=loop.time() + wait)
@@ -240,9 +239,11 @@ class Producer:
         bucket = int(time.time() / self._bucket_width) if deduplicated else None
         return Batch(self.id, self._sequence, bucket, events, self.max_size)
 
-    async def _send(self, batch: Batch, timeout: float) -> BatchReply:
+    async def _send(self, batch: Batch, deadline: float) -> BatchReply:
+        """Send a batch once; whether that may have written it is noted in the batch."""
         try:
-            await self._channel.open()
+            await self._channel.open(deadline=deadline)
+            timeout = max(0.01, min(self._attempt_timeout, deadline - asyncio.get_running_loop().time()))
             reply = await self._channel.commands.enqueue(
                 self._channel.producer,
                 producer_id=batch.producer_id,
@@ -263,13 +264,19 @@ class Producer:
     def _expire(self, batch: Batch, calls: list[_Call], *, before: float) -> None:
         """Tell callers whose time is up; when the batch is to be kept, all of them: it is out of our hands then."""
         expired = [call for call in calls if call.deadline <= before]
+        if expired:
+            keep = batch.maybe_written and self.keep_unresolved
+            self._give_up(batch, calls if keep else expired, BackendUnavailable())
+
+    def _give_up(self, batch: Batch, calls: list[_Call], refusal: BackendError) -> None:
+        """The server refuses; that says nothing of an earlier copy whose fate is unknown."""
         if not batch.maybe_written:
-            _fail(expired, BackendUnavailable)
-        elif expired and self.keep_unresolved:
+            _fail(calls, refusal)
+        elif self.keep_unresolved:
             self._start_over()
             self._hand_over(batch, calls)
         else:
-            _fail(expired, BackendTimeout)
+            _fail(calls, BackendTimeout)
 
     def _hand_over(self, batch: Batch, calls: list[_Call]) -> None:
         for call, positions in _positions(calls):
@@ -301,14 +308,28 @@ class Producer:
         """Notice that the server remembers less than it had confirmed: acknowledged batches were lost."""
         if self._confirmed == 0 or reply.stored_sequence >= self._confirmed:
             return
-        events = sum(count for sequence, count in self._confirmed_counts if sequence > reply.stored_sequence)
+        confirmed = sum(count for sequence, count in self._confirmed_counts if sequence > reply.stored_sequence)
+        events = min(confirmed, self._channel.last_held)
         logger.error(
-            "The server forgot batches %d to %d of producer %s, which it had acknowledged: %d events, unless they were "
-            "processed before, are lost (failover, restart or FLUSHALL)",
+            "The server forgot batches %d to %d of producer %s, which it had acknowledged: up to %d events, those that "
+            "were not processed before, are lost (failover, restart or FLUSHALL)",
             *(reply.stored_sequence + 1, self._confirmed, self.id, events),
         )
-        self._observers.lost(events, "acknowledged_batches")
+        if events:
+            self._observers.lost(events, "acknowledged_batches")
         self._confirmed_counts.clear()
+
+
+def in_batches(events: Sequence[NewEvent]) -> Iterator[Sequence[NewEvent]]:
+    """Cut one call's events into pieces of at most MAX_BATCH_EVENTS and, but for a larger event, MAX_BATCH_BYTES."""
+    start = size_bytes = 0
+    for position, event in enumerate(events):
+        size_bytes += len(event.payload)
+        if position > start and (position - start == MAX_BATCH_EVENTS or size_bytes > MAX_BATCH_BYTES):
+            yield events[start:position]
+            start, size_bytes = position, len(event.payload)
+    if start < len(events):
+        yield events[start:]
 
 
 def _positions(calls: Sequence[_Call]) -> Iterator[tuple[_Call, tuple[int, ...]]]:

@@ -16,13 +16,13 @@ from typing import Any, Self
 
 from streams_queue.codec import PLAIN_META, Meta, check_delay, check_event_ids, check_headers, encode_meta, make_codec
 from streams_queue.config import MEMORY_REQUIRES, REDIS_REQUIRES, Settings, load_config
-from streams_queue.errors import ConfigError, LeaseLost, UsageError
+from streams_queue.errors import BackendError, ConfigError, LeaseLost, QueueClosed, UsageError
 from streams_queue.messages import DeadLetter, Delivery, QueueStats, Receipt, ReceiptStatus, WaitingEvent
 from streams_queue.observer import Observer, Observers
 from streams_queue.redis_client import Endpoint
 from streams_queue.redis_queue.leases import Lease, Stage
 from streams_queue.redis_queue.operations import Operations
-from streams_queue.redis_queue.producer import MAX_BATCH_EVENTS, Batch, NewEvent
+from streams_queue.redis_queue.producer import MAX_BATCH_EVENTS, Batch, NewEvent, in_batches
 from streams_queue.redis_queue.session import Session
 from streams_queue.redis_queue.size import LocalSize
 from streams_queue.retry import DeadLetterIt, decide_retry
@@ -86,7 +86,9 @@ class RedisEventQueue:
         )
 
     def _current(self) -> Session:
-        """Return the session of the running event loop, a new one if need be."""
+        """Return the session of the running event loop, a new one if need be. Raises QueueClosed after cleanup."""
+        if self._closed:
+            raise QueueClosed
         session = self._session
         if session is not None and not session.is_over and session.loop is asyncio.get_running_loop():
             return session
@@ -178,25 +180,32 @@ class RedisEventQueue:
         if refused:
             self._observers.rejected(refused)
             if self.settings.overflow == "block":
-                await self._operations.count_rejected(refused)
+                await self._count_rejected(refused)
         return receipts
+
+    async def _count_rejected(self, refused: int) -> None:
+        """Count for the totals; the caller's answer stands, whatever becomes of the count."""
+        try:
+            await self._operations.count_rejected(refused)
+        except (BackendError, QueueClosed) as error:
+            logger.debug("%d refusals were not counted (%s)", refused, error)
 
     async def _put_at_once(self, events: Sequence[NewEvent]) -> list[Receipt]:
         receipts: list[Receipt] = []
-        for start in range(0, len(events), _BATCHES_AHEAD * MAX_BATCH_EVENTS):
-            receipts += await self._put_once(events[start : start + _BATCHES_AHEAD * MAX_BATCH_EVENTS])
+        batches = in_batches(events)
+        while ahead := list(itertools.islice(batches, _BATCHES_AHEAD)):
+            if len(ahead) == 1:
+                receipts += await self._put_once(ahead[0])
+            else:
+                added = await asyncio.gather(*map(self._put_once, ahead))
+                receipts += itertools.chain.from_iterable(added)
         return receipts
 
     async def _put_once(self, events: Sequence[NewEvent]) -> list[Receipt]:
         session = self._current()
         session.producer.max_size = self.max_size
         deadline = session.loop.time() + self.settings.enqueue_timeout
-        if len(events) <= MAX_BATCH_EVENTS:
-            receipts = await session.producer.add(events, deadline)
-        else:
-            chunks = [events[start : start + MAX_BATCH_EVENTS] for start in range(0, len(events), MAX_BATCH_EVENTS)]
-            added = await asyncio.gather(*(session.producer.add(chunk, deadline) for chunk in chunks))
-            receipts = [receipt for chunk in added for receipt in chunk]
+        receipts = await session.producer.add(events, deadline)
         immediate = sum(
             receipt.status is ReceiptStatus.ACCEPTED and receipt.entry_id is not None for receipt in receipts
         )
@@ -209,16 +218,17 @@ class RedisEventQueue:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self.timeout
         receipts: list[Receipt] = []
-        while len(receipts) < len(events):
+        while len(receipts) < len(events) and not self._closed:
             start = len(receipts)
-            tried = await self._put_once(events[start : start + MAX_BATCH_EVENTS])
+            tried = await self._put_once(next(in_batches(events[start : start + MAX_BATCH_EVENTS])))
             receipts += itertools.takewhile(lambda receipt: receipt.status not in _FULL, tried)
             if len(receipts) == start + len(tried):
                 continue
-            if loop.time() >= deadline or self._closed:
-                return receipts + [Receipt(ReceiptStatus.FULL, event.event_id) for event in events[len(receipts) :]]
+            if loop.time() >= deadline:
+                break
             await asyncio.sleep(min(random.uniform(*_POLL_FULL), max(0.0, deadline - loop.time())))
-        return receipts
+        left = ReceiptStatus.CLOSED if self._closed else ReceiptStatus.FULL
+        return receipts + [Receipt(left, event.event_id) for event in events[len(receipts) :]]
 
     async def resolve(self, unresolved: Batch) -> list[Receipt]:
         """Send a batch again whose fate was unknown, verbatim; one receipt per event of the batch.

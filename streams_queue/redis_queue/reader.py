@@ -92,6 +92,8 @@ class Reader:
         self._closed = False
         self._paused = False
         self._draining = False
+        self._claims_first = False
+        self._handed_out = 0
         self.block = min(settings.lease / 3, MAX_BLOCK)
         self.on_hunger: Callable[[], None] = lambda: None
 
@@ -112,12 +114,17 @@ class Reader:
         """Whether a read is waiting on the server for events."""
         return self._settlements.is_idle
 
+    @property
+    def handed_out(self) -> int:
+        """How many events this session has handed out so far."""
+        return self._handed_out
+
     def free_slots(self) -> int:
         """How many more events callers wait for than are there: what may be claimed, because it starts at once."""
         if self._closed or self._paused or self._leases.alone is not None:
             return 0
         wanted = sum(waiter.slots for waiter in self._waiters if not waiter.woken.done())
-        return max(0, wanted - len(self._buffer))
+        return max(0, wanted - sum(map(self._may_start, self._buffer)))
 
     async def take(self, max_events: int, timeout: float) -> list[Delivery]:
         """Return up to `max_events` deliveries, [] when nothing came within `timeout` seconds or the reader is closed.
@@ -181,18 +188,23 @@ class Reader:
         if self._paused or self._closed:
             return []
         taken: list[Delivery] = []
-        while self._buffer and len(taken) < max_events:
-            lease = self._buffer[0][1]
-            if (self._draining or self._leases.alone) and lease is not self._leases.alone:
-                break
-            self._buffer.popleft()
+        while self._buffer and len(taken) < max_events and self._may_start(self._buffer[0]):
+            _, lease = self._buffer.popleft()
             if lease.entry_id not in self._leases or lease.delivery is None:
                 continue
             self._leases.hand_out(lease)
             self._size.add(-1)
+            self._handed_out += 1
             self._observers.handed_out(lease.delivery)
             taken.append(lease.delivery)
         return taken
+
+    def _may_start(self, buffered: tuple[float, Lease]) -> bool:
+        """Whether a buffered event may be handed out: not beside a suspect, nor before what is to be claimed."""
+        lease = buffered[1]
+        if self._leases.alone is not None:
+            return lease is self._leases.alone and self._leases.in_hand == 0
+        return not self._draining and (lease.count > 1 or not self._claims_first)
 
     # --- pausing and stopping ---
 
@@ -211,6 +223,22 @@ class Reader:
             self._release_buffer()
         self.resume_reading()
 
+    def put_claims_first(self, claims_first: bool) -> None:
+        """Let callers wait for what is about to be claimed, although events are prefetched; or end that."""
+        if claims_first != self._claims_first:
+            self._claims_first = claims_first
+            self.resume_reading()
+
+    async def recover(self) -> None:
+        """A reply to another request was lost, and may have handed events to this consumer: look for them soon."""
+        self._expect_recovery()
+        await self._unblock()
+
+    def _expect_recovery(self) -> None:
+        # A reply may be lost with the connection, and the old read may still be served until its wait ends.
+        now = asyncio.get_running_loop().time()
+        self._recover_at = [now, now + self.block + READ_MARGIN]
+
     def resume_reading(self) -> None:
         """Look again at who waits and what is there."""
         self._demand.set()
@@ -228,6 +256,10 @@ class Reader:
             await self._unblock()
             await asyncio.wait([self._task], timeout=READ_MARGIN)
         self.close()
+
+    def tasks(self) -> list[asyncio.Task[None]]:
+        """Return the task that reads, if it runs."""
+        return [] if self._task is None else [self._task]
 
     def take_buffer(self) -> list[Lease]:
         """Hand over what is prefetched, because nobody will ask for it any more."""
@@ -278,6 +310,7 @@ class Reader:
                 await self._failed(error, backoff)
             except Exception:
                 logger.exception("Reading failed in a way that it should not; going on")
+                self._expect_recovery()
                 await asyncio.sleep(backoff.next())
             else:
                 backoff = self._channel.backoff()
@@ -371,9 +404,7 @@ class Reader:
         if not (lost_group or passing or worth_retrying(error)):
             self._fail_waiters(error)
             return
-        # A reply may be lost with the connection, and the old read may still be served until its wait ends.
-        now = asyncio.get_running_loop().time()
-        self._recover_at = [now, now + self.block + READ_MARGIN]
+        self._expect_recovery()
         self._expire_looks()
         await asyncio.sleep(backoff.next())
 
@@ -390,9 +421,7 @@ class Reader:
                 _wake(waiter)
 
     def _wake_waiters(self) -> None:
-        available = 0 if self._paused else len(self._buffer)
-        if self._draining:
-            available = int(self._leases.alone is not None)
+        available = 0 if self._paused else sum(map(self._may_start, self._buffer))
         for waiter in self._waiters:
             if available <= 0:
                 break

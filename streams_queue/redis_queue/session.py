@@ -117,15 +117,17 @@ class Session:
         Redis: a handful of round trips, bounded to a few seconds if the server does not answer.
         """
         self.is_over = True
-        await self.producer.finish(_GRACE)
-        self.maintenance.close()
-        await self.reader.stop()
         try:
+            await self.producer.finish(_GRACE)
+            self.maintenance.close()
+            await self.reader.stop()
             async with asyncio.timeout(3 * _GRACE):
                 await self._hand_everything_back()
         except (TimeoutError, BackendError) as error:
             logger.warning("Could not leave in order (%s); leases run out by themselves", error or "no answer")
-        await self._stop()
+        finally:
+            self._lifetime.cancel()
+        await asyncio.wait([self._lifetime])
 
     async def _hand_everything_back(self) -> None:
         if self.reader.has_read or len(self.leases):
@@ -145,12 +147,6 @@ class Session:
             self.leases.hold(lease)
         await self.settlements.release(late, deadline=deadline)
 
-    async def _stop(self) -> None:
-        self._close_parts()
-        self.keeper.end()
-        self._lifetime.cancel()
-        await asyncio.wait([self._lifetime])
-
     def abandon(self) -> None:
         """The queue was dropped without cleanup: stop everything, from any thread."""
         self.is_over = True
@@ -168,6 +164,9 @@ class Session:
         finally:
             self.is_over = True
             self._close_parts()
+            if ending := [*self.settlements.tasks(), *self.reader.tasks()]:
+                # What they had taken to send goes back first.
+                await asyncio.wait(ending, timeout=1.0)
             self._pass_to_keeper()
             await self.channel.close()
 
@@ -188,15 +187,16 @@ class Session:
         self.maintenance.hungry()
         self.reader.resume_reading()
 
-    def _keeper_reports(self, settled: Iterable[Lease], lost: Iterable[Lease], expired: Iterable[Lease]) -> None:
-        for lease in settled:
-            self.settlements.ended(lease, "acked")
-        for lease in lost:
-            logger.warning("Event %s was claimed by another consumer", _name(lease))
-            self.settlements.lost(lease)
-        for lease in expired:
-            logger.warning("Event %s was held longer than max_lease; others may claim it now", _name(lease))
-            self.settlements.disown(lease)
+    def _keeper_reports(self, outcome: str, leases: Iterable[Lease]) -> None:
+        for lease in leases:
+            if outcome == "lost":
+                logger.warning("Event %s was claimed by another consumer", _name(lease))
+                self.settlements.lost(lease)
+            elif outcome == "expired":
+                logger.warning("Event %s was held longer than max_lease; others may claim it now", _name(lease))
+                self.settlements.disown(lease)
+            else:
+                self.settlements.ended(lease, outcome)
 
 
 def _name(lease: Lease) -> str:

@@ -23,6 +23,8 @@ logger = logging.getLogger(__name__)
 ACK_DELAY = 0.005
 _MAX_ACKS = 1000
 _MAX_RELEASES = 500
+# After these the queue no longer holds the event.
+_LEFT = ("acked", "dead")
 
 
 class Settlements:
@@ -146,6 +148,8 @@ class Settlements:
     def ended(self, lease: Lease, settled_as: str) -> None:
         """The server has confirmed a settlement: forget the lease, and wake who waits for it."""
         self._leases.settled(lease)
+        if settled_as in _LEFT:
+            self._channel.last_held = max(0, self._channel.last_held - 1)
         for future in self._confirmations.pop(lease.entry_id, ()):
             if not future.done():
                 future.set_result(None)
@@ -156,7 +160,11 @@ class Settlements:
 
     async def nack(self, lease: Lease, *, delay: float, deadline: float, counted: bool = True) -> None:
         """Put the event back after `delay` seconds. Raises LeaseLost."""
-        outcome = await self._settle(
+        self._begin(lease)
+        await self._to_the_end(self._nack(lease, delay, deadline, counted))
+
+    async def _nack(self, lease: Lease, delay: float, deadline: float, counted: bool) -> None:
+        outcome = await self._attempt_until(
             lease,
             lambda: self._channel.commands.nack(
                 self._channel.requests, lease.entry_id, lease.count, delay=delay, counted=counted
@@ -167,25 +175,27 @@ class Settlements:
         if delay == 0:
             self._size.add(1)
 
-    async def dead_letter(self, lease: Lease, *, reason: str, error: str, deadline: float) -> bool:
-        """Bury the event; False if the dead letters are full, and it was delayed instead. Raises LeaseLost."""
-        outcome = await self._settle(
+    async def dead_letter(self, lease: Lease, *, reason: str, error: str, deadline: float) -> None:
+        """Bury the event; where the dead letters are full and refuse, it is tried again later. Raises LeaseLost."""
+        self._begin(lease)
+        await self._to_the_end(self._dead_letter(lease, reason, error, deadline))
+
+    async def _dead_letter(self, lease: Lease, reason: str, error: str, deadline: float) -> None:
+        outcome = await self._attempt_until(
             lease,
             lambda: self._channel.commands.dead_letter(
                 self._channel.requests, lease.entry_id, lease.count, reason=reason, error=error
             ),
             deadline,
         )
+        event_id = lease.delivery.event_id if lease.delivery else lease.entry_id
         if outcome == "refused":
-            logger.error(
-                "Dead letters of %s are full: event %s is tried again later", self._channel.commands.keys.stream,
-                lease.delivery.event_id if lease.delivery else lease.entry_id,
-            )  # fmt: skip
+            stream = self._channel.commands.keys.stream
+            logger.error("The dead letters of %s are full: event %s is tried again later", stream, event_id)
             self._conclude(lease, "held", "retried")
-            return False
+            return
         self._conclude(lease, outcome, "dead")
-        self._observers.dead(lease.delivery.event_id if lease.delivery else "", reason)
-        return True
+        self._observers.dead(event_id, reason)
 
     async def release(self, leases: Sequence[Lease], *, deadline: float) -> None:
         """Give events back untouched; what is not held any more is passed over."""
@@ -225,21 +235,30 @@ class Settlements:
 
     def lost(self, lease: Lease) -> None:
         """Note that somebody else holds the entry now, or nobody does."""
-        if self._leases.lost(lease) and lease.delivery is not None:
-            lease.delivery.lease_lost = True
-            self._observers.lease_lost(lease.delivery)
+        if self._leases.lost(lease):
+            self._is_gone(lease)
 
     def disown(self, lease: Lease) -> None:
         """Hold an event no longer, without settling it: its lease runs out, and it is reclaimed."""
-        if self._leases.disown(lease) and lease.delivery is not None:
+        if self._leases.disown(lease):
+            self._is_gone(lease)
+
+    def _is_gone(self, lease: Lease) -> None:
+        if lease.entry_id in self._confirmations:
+            # Somebody waits for an ack: finished work needs no ownership.
+            self._acks[lease.entry_id] = lease
+            self._flush_in(0.0)
+        if lease.delivery is not None:
             lease.delivery.lease_lost = True
             self._observers.lease_lost(lease.delivery)
 
-    async def _settle(self, lease: Lease, attempt: Any, deadline: float) -> str:
-        """Run a fenced settlement to its end even if the caller is cancelled; returns the script's word."""
+    def _begin(self, lease: Lease) -> None:
         if not self._leases.settling(lease):
             raise LeaseLost
-        return await asyncio.shield(self.run(self._attempt_until(lease, attempt, deadline)))
+
+    async def _to_the_end(self, settlement: Coroutine[Any, Any, None]) -> None:
+        """Run a settlement to its end, even if the caller is cancelled."""
+        await asyncio.shield(self.run(settlement))
 
     async def _attempt_until(self, lease: Lease, attempt: Any, deadline: float) -> str:
         unknown = False
@@ -280,8 +299,14 @@ class Settlements:
         """Run a settlement as a task of the session, which outlives its caller."""
         task = asyncio.create_task(coroutine, name="streams_queue.settle")
         self._background.add(task)
-        task.add_done_callback(self._background.discard)
+        task.add_done_callback(self._ran)
         return task
+
+    def _ran(self, task: asyncio.Task[Any]) -> None:
+        self._background.discard(task)
+        if not task.cancelled():
+            # Looked at here, in case that the caller is gone.
+            task.exception()
 
     def in_background(self, coroutine: Coroutine[Any, Any, Any], what: str) -> None:
         """Run a settlement that nobody waits for; a failure is logged, the lease then runs out by itself."""
@@ -296,6 +321,10 @@ class Settlements:
 
         _ = self.run(guarded())
 
+    def tasks(self) -> list[asyncio.Task[Any]]:
+        """Return the tasks that are under way."""
+        return [*self._background, *([self._flusher] if self._flusher is not None else [])]
+
     async def wait_for_background(self, timeout: float) -> None:
         """Wait up to `timeout` seconds for the settlements that are under way."""
         if self._background:
@@ -303,7 +332,7 @@ class Settlements:
 
     def close(self) -> None:
         """Stop at once."""
-        for task in (*self._background, *([self._flusher] if self._flusher else ())):
+        for task in self.tasks():
             task.cancel()
         if self._flush_timer is not None:
             self._flush_timer.cancel()

@@ -46,7 +46,9 @@ def lines(programs: list[Program], word: str) -> list[int]:
     return sorted(line[1] for program in programs for line in program.journal if line[0] == word)
 
 
-@pytest.mark.parametrize("fail", [killed, stopped, unreachable])
+@pytest.mark.parametrize(
+    "fail", [killed, *(pytest.param(how, marks=pytest.mark.slow) for how in (stopped, unreachable))]
+)
 async def test_nothing_runs_twice_whose_process_lived_through_an_outage(  # noqa: PLR0917 - fixtures go by name
     fail: Callable[[RedisServer, FlakyProxy], Callable[[], None]],
     start_server: StartServer,

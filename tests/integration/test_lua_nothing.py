@@ -14,13 +14,13 @@ GONE = "1-1"
 CALLS: dict[str, tuple[tuple[Any, ...], Any]] = {
     "ack": ((GROUP, GONE), 0),
     "adopt": ((GROUP, ME, 10), [[], 0, 0]),
+    "dead_ids": ((10,), []),
     "dead_letter": ((GROUP, ME, GONE, 1, "rejected", "", 100, "refuse", 1000), b"gone"),
-    "extend": ((GROUP, ME, GONE, 1), [b"gone"]),
     "nack": ((GROUP, ME, GONE, 1, 1000, 1), b"gone"),
     "open": ((GROUP, 1, 1), [0, 0, 1]),
     "purge": ((GROUP, 10, 100, "refuse"), [0, 0]),
     "purge_dead": ((), 0),
-    "redrive": ((100, 10), [0, 0]),
+    "redrive": ((100, GONE), [0, 0]),
     "release": ((GROUP, ME, GONE, 1), [b"gone"]),
 }
 
@@ -37,7 +37,7 @@ def test_on_an_empty_queue_a_script_changes_nothing(name: str, alone: ScriptsAlo
 
 def test_a_round_of_housekeeping_leaves_times_only(alone: ScriptsAlone) -> None:
     """When it swept, and that somebody is alive."""
-    alone.run("maintain", GROUP, ME, 1000, 10, 1, 0, 0, 4, 100, "refuse", 1000, 10**15)
+    alone.run("maintain", GROUP, ME, 1000, 10, 1, 0, 0, 4, 100, "refuse", 1000, 10**15, 0)
 
     assert set(alone.raw.hgetall(alone.keys.stats)) == {b"schema", b"alive_ms", b"swept_ms"}
     assert set(alone.dump()) == {alone.keys.stream, alone.keys.stats}

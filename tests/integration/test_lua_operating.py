@@ -157,6 +157,13 @@ def test_all_dead_letters_are_deleted_on_request(alone: ScriptsAlone) -> None:
     assert alone.look() == look("a", enqueued=1, dead_purged=300)
 
 
+@pytest.mark.parametrize("limit", [1, 2, 9])
+def test_the_oldest_dead_letters_are_named(limit: int, alone: ScriptsAlone) -> None:
+    """Their ids, without their payloads, as many as asked for."""
+    dead_ids = alone.bury("x", "y", "z")
+    assert alone.run("dead_ids", limit) == [each.encode() for each in dead_ids[:limit]]
+
+
 # --- redrive ---
 
 
@@ -164,7 +171,7 @@ def test_redriven_events_begin_afresh_and_say_where_they_come_from(alone: Script
     """Oldest first; the fields are those of before, the deliveries 0, `rf` names the dead letter."""
     first, _ = alone.bury("x", "y")
 
-    assert alone.run("redrive", 100, 1) == [1, 0]
+    assert alone.run("redrive", 100, first) == [1, 0]
 
     assert alone.look() == look("x", dead=[("y", "rejected")], redriven=1)
     assert list(alone.fields("x")) == ["id", "payload", "meta"]
@@ -180,7 +187,7 @@ def test_an_event_redriven_again_names_the_latest_dead_letter(alone: ScriptsAlon
     alone.run("dead_letter", GROUP, ME, entry_id, 1, "rejected", "", 100, "refuse", 1000)
     ((dead_id, _),) = alone.raw.xrange(alone.keys.dead)
 
-    alone.run("redrive", 100, 1)
+    alone.run("redrive", 100, dead_id)
 
     assert alone.meta("a") == {"v": 1, "d": 0, "rf": dead_id.decode(), "h": {"d": "2"}, "x": []}
     assert alone.fields("a")["meta"].count(b'"rf"') == 1
@@ -190,9 +197,9 @@ def test_dead_letters_are_redriven_by_id(alone: ScriptsAlone) -> None:
     """In the order of the ids; one that is gone is passed over."""
     first, _, third = alone.bury("x", "y", "z")
 
-    assert alone.run("redrive", 100, 10, third, "1-1", first) == [2, 0]
+    assert alone.run("redrive", 100, third, "1-1", first) == [2, 0]
     assert alone.look() == look("z x", dead=[("y", "rejected")], redriven=2)
-    assert alone.run("redrive", 100, 10, third) == [0, 0]
+    assert alone.run("redrive", 100, third) == [0, 0]
     assert alone.look() == look("z x", dead=[("y", "rejected")], redriven=2)
 
 
@@ -200,7 +207,7 @@ def test_named_dead_letters_are_limited_too(alone: ScriptsAlone) -> None:
     """No more than fit, whoever is named."""
     first, second, _ = alone.bury("x", "y", "z")
 
-    assert alone.run("redrive", 1, 10, second, first) == [1, 1]
+    assert alone.run("redrive", 1, second, first) == [1, 1]
     assert alone.look() == look("y", dead=[("x", "rejected"), ("z", "rejected")], redriven=1)
 
 
@@ -210,9 +217,9 @@ def test_a_redrive_needs_room(max_size: int, redriven: int, full: int, alone: Sc
     alone.enqueue("held", "a")
     alone.read(1)
     alone.delay("later", alone.now_ms() + 60_000)
-    alone.bury("x", "y")
+    dead_ids = alone.bury("x", "y")
 
-    assert alone.run("redrive", max_size, 10) == [redriven, full]
+    assert alone.run("redrive", max_size, *dead_ids) == [redriven, full]
 
     back = ["x", "y"][:redriven]
     dead = [(event_id, "rejected") for event_id in ["x", "y"][redriven:]]
@@ -222,9 +229,9 @@ def test_a_redrive_needs_room(max_size: int, redriven: int, full: int, alone: Sc
 
 def test_a_dead_letter_written_by_hand_goes_back_as_it_is(alone: ScriptsAlone) -> None:
     """Without our five fields at its end nothing is cut off."""
-    alone.raw.xadd(alone.keys.dead, {"id": "x", "payload": "{}", "colour": "red"})
+    dead_id = alone.raw.xadd(alone.keys.dead, {"id": "x", "payload": "{}", "colour": "red"})
 
-    assert alone.run("redrive", 100, 10) == [1, 0]
+    assert alone.run("redrive", 100, dead_id) == [1, 0]
     assert alone.fields("x") == {"id": b"x", "payload": b"{}", "colour": b"red"}
 
 

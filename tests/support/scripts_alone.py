@@ -21,9 +21,10 @@ FOUR = ("stream", "delayed", "dead", "stats")
 SCRIPT_KEYS = {
     "ack": ("stream", "stats"),
     "adopt": ("stream", "stats"),
+    "dead_ids": ("dead",),
     "dead_letter": FOUR,
     "enqueue": (*FOUR, "producer"),
-    "extend": ("stream",),
+    "extend": ("stream", "stats"),
     "leave": ("stream", "producer"),
     "maintain": FOUR,
     "nack": ("stream", "delayed", "stats"),
@@ -145,14 +146,14 @@ class ScriptsAlone:
         parts = (prefix, "id", event_id, "payload", json.dumps({"n": event_id}), "meta", meta)
         self.raw.zadd(self.keys.delayed, {"".join(f"{len(part)}:{part}" for part in parts): due_ms})
 
-    def bury(self, *event_ids: str, reason: str = "rejected") -> list[str]:
+    def bury(self, *event_ids: str, reason: str = "rejected", dead_id: str = "*") -> list[str]:
         """Make dead letters by hand and return their ids."""
-        return [self._bury(event_id, reason) for event_id in event_ids]
+        return [self._bury(event_id, reason, dead_id) for event_id in event_ids]
 
-    def _bury(self, event_id: str, reason: str) -> str:
+    def _bury(self, event_id: str, reason: str, wanted_id: str) -> str:
         fields: dict[Any, Any] = {"id": event_id, "payload": json.dumps({"n": event_id}), "meta": '{"v":1,"d":3}'}
         own = {"reason": reason, "error": "", "deliveries": 4, "enqueued_ms": 1, "died_ms": 2}
-        dead_id: Any = self.raw.xadd(self.keys.dead, {**fields, **own})
+        dead_id: Any = self.raw.xadd(self.keys.dead, {**fields, **own}, id=wanted_id)
         return str(dead_id.decode())
 
     # --- looking ---
@@ -224,10 +225,13 @@ class ScriptsAlone:
         found: Any = self.raw.xinfo_consumers(self.keys.stream, GROUP)
         return {each["name"].decode() for each in found}
 
-    def dump(self) -> dict[str, Any]:
-        """Return everything that the server holds of this queue, but for idle times."""
+    def dump(self, *, ignoring: str = "") -> dict[str, Any]:
+        """Return everything that the server holds of this queue, but for idle times and perhaps one number in stats."""
         names = sorted(key.decode() for key in self.raw.scan_iter(f"{self.keys.namespace}*", count=1000))
-        return {name: self._content(name) for name in names}
+        found = {name: self._content(name) for name in names}
+        if ignoring:
+            found[self.keys.stats].pop(ignoring.encode(), None)
+        return found
 
     def _content(self, name: str) -> Any:
         kind: Any = self.raw.type(name)

@@ -135,7 +135,8 @@ async def test_several_events_travel_as_pairs(commands: StreamCommands) -> None:
     assert await commands.release(link, held) == ["held", "gone"]
     assert (link.name, link.args) == ("release", ["processors", "me", "1-1", 1, "2-1", 4])
     assert await commands.extend(link, held, timeout=0.5) == ["held", "gone"]
-    assert (link.name, link.keys, link.timeout) == ("extend", [KEYS.stream], 0.5)
+    assert (link.name, link.keys, link.timeout) == ("extend", [KEYS.stream, KEYS.stats], 0.5)
+    assert link.args == ["processors", "me", 7500, "1-1", 1, "2-1", 4]
 
 
 async def test_what_was_adopted_keeps_its_counts(commands: StreamCommands) -> None:
@@ -151,7 +152,7 @@ async def test_what_was_adopted_keeps_its_counts(commands: StreamCommands) -> No
 
 async def test_housekeeping_sends_all_limits_in_milliseconds(commands: StreamCommands) -> None:
     """In the order of the script's header; the reply has a name for each figure."""
-    reply = [[[b"1-1", 2, [b"id", b"a"]]], 1, 0, 1, 0, 1500, b"delivery", 9, 2, [b"x", b"\xff"], 3, 4]
+    reply = [[[b"1-1", 2, [b"id", b"a"]]], 1, 0, 1, 0, 1500, b"delivery", 9, 2, [b"x", b"\xff"], 3, 4, 1, [b"7-1"]]
     link = FakeLink(reply)
 
     found = await commands.maintain(
@@ -161,10 +162,11 @@ async def test_housekeeping_sends_all_limits_in_milliseconds(commands: StreamCom
         go_on=False,
         interval=0.8,
         prune_after=300.0,
+        look_anyway=True,
         disowned=["7-7"],
     )
 
-    assert link.args == ["processors", "me", 7500, 6, 1, 800, 0, 6, 77, "drop", 33_000, 300_000, "7-7"]
+    assert link.args == ["processors", "me", 7500, 6, 1, 800, 0, 6, 77, "drop", 33_000, 300_000, 1, "7-7"]
     assert found == Maintained(
         entries=[("1-1", 2, [b"id", b"a"])],
         swept=True,
@@ -178,13 +180,15 @@ async def test_housekeeping_sends_all_limits_in_milliseconds(commands: StreamCom
         buried=["x", "\N{REPLACEMENT CHARACTER}"],
         promoted=3,
         refused=4,
+        strays=True,
+        taken_over=["7-1"],
     )
 
 
 @pytest.mark.parametrize(("next_due_ms", "expected"), [(-1, None), (0, 0.0), (1, 0.001)])
 async def test_due_now_is_not_nothing_due(next_due_ms: int, expected: float | None, commands: StreamCommands) -> None:
     """0 means at once, below 0 that nothing is delayed."""
-    link = FakeLink([[], 0, 0, 0, 0, next_due_ms, b"", 0, 0, [], 0, 0])
+    link = FakeLink([[], 0, 0, 0, 0, next_due_ms, b"", 0, 0, [], 0, 0, 0, []])
     found = await commands.maintain(
         link,
         slots=0,
@@ -192,6 +196,7 @@ async def test_due_now_is_not_nothing_due(next_due_ms: int, expected: float | No
         go_on=True,
         interval=1,
         prune_after=1,
+        look_anyway=False,
         disowned=[],
     )
     assert found.next_due == expected
@@ -231,10 +236,13 @@ async def test_peek_tells_waiting_from_delayed(commands: StreamCommands) -> None
 async def test_the_operators_verbs_take_ids_and_limits(commands: StreamCommands) -> None:
     """Redrive, purge and purge_dead, with their replies."""
     link = FakeLink([2, 1])
-    assert await commands.redrive(link, 99, 5, ["1-1"]) == (2, True)
-    assert link.args == [99, 5, "1-1"]
+    assert await commands.redrive(link, 99, ["1-1"]) == (2, True)
+    assert link.args == [99, "1-1"]
     assert await commands.purge(link, 5) == (2, True)
     assert link.args == ["processors", 5, 77, "drop"]
+    link.reply = [b"1-1", b"2-1"]
+    assert await commands.dead_ids(link, 7) == ["1-1", "2-1"]
+    assert (link.keys, link.args) == ([KEYS.dead], [7])
     link.reply = 3
     assert await commands.purge_dead(link, ["1-1"]) == 3
     assert (link.keys, link.args) == ([KEYS.dead, KEYS.stats], ["1-1"])

@@ -7,8 +7,8 @@ end
 
 local function add_dead(dead, stats, max_size, when_full, fields, reason, err, deliveries, enqueued_ms, died_ms)
   local entry = {}
-  for i = 1, #fields do
-    entry[i] = fields[i]
+  for i, value in ipairs(carried(fields)) do
+    entry[i] = value
   end
   local own = { 'reason', reason, 'error', err, 'deliveries', deliveries, 'enqueued_ms', enqueued_ms, 'died_ms', died_ms }
   for i = 1, #own do

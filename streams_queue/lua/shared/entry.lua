@@ -38,8 +38,3 @@ local function field(fields, wanted)
   end
   return ''
 end
-
-local function time_ms()
-  local now = redis.call('TIME')
-  return tonumber(now[1]) * 1000 + math.floor(tonumber(now[2]) / 1000)
-end

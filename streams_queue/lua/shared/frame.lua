@@ -9,6 +9,20 @@ local function frame(prefix, fields)
   return table.concat(parts)
 end
 
+-- Lua hands at most some thousand values to one command. A foreign entry with more is kept as one field, in full.
+local MOST_FIELDS = 2000
+
+local function carried(fields)
+  if #fields <= MOST_FIELDS then
+    return fields
+  end
+  return { 'payload', frame('fields', fields) }
+end
+
+local function append(stream, fields)
+  return redis.call('XADD', stream, '*', unpack(carried(fields)))
+end
+
 -- The fields of a member, or nil if it was not written by frame().
 local function unframe(member)
   local parts, position = {}, 1
