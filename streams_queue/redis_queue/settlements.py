@@ -42,6 +42,7 @@ class Settlements:
         self._acks: dict[str, Lease] = {}
         self._confirmations: dict[str, list[asyncio.Future[None]]] = {}
         self._flush_timer: asyncio.TimerHandle | None = None
+        self._flush_at = 0.0
         self._flusher: asyncio.Task[None] | None = None
         self._background: set[asyncio.Task[Any]] = set()
         self.is_idle = False
@@ -116,11 +117,12 @@ class Settlements:
         if self._flusher is not None:
             return
         loop = asyncio.get_running_loop()
+        due = loop.time() + delay
         if self._flush_timer is not None:
-            if self._flush_timer.when() <= loop.time() + delay:
+            if self._flush_at <= due:
                 return
             self._flush_timer.cancel()
-        self._flush_timer = loop.call_later(delay, self._start_flush)
+        self._flush_timer, self._flush_at = loop.call_later(delay, self._start_flush), due
 
     def _start_flush(self) -> None:
         self._flush_timer = None
