@@ -11,12 +11,13 @@ import asyncio
 import hashlib
 import inspect
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from typing import Any
 
+import hiredis
 from redis import exceptions as redis_errors
 from redis.asyncio import ConnectionPool
 from redis.asyncio.retry import Retry
@@ -135,6 +136,12 @@ def call(wanted: Script, keys: Sequence[str], args: Sequence[Argument] = (), *, 
     return ("EVALSHA", wanted.sha, len(keys), *keys, *args)
 
 
+def _packed(commands: Sequence[Command]) -> bytes:
+    """Return commands as they travel; redis-py's asyncio connections would do this in Python, at 15 times the cost."""
+    pack: Callable[[Any], bytes] = hiredis.pack_command
+    return b"".join(map(pack, commands))
+
+
 # --- time limits -----------------------------------------------------------------------------------------------------
 
 _LATE = 0.1
@@ -241,7 +248,7 @@ class Link:
 
     async def _write(self, connection: Any, commands: Sequence[Command]) -> None:
         try:
-            await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
+            await connection.send_packed_command(_packed(commands), check_health=False)
         except (OSError, redis_errors.RedisError) as error:
             await self.close()
             raise BackendTimeout(f"the connection broke while a command was sent: {type(error).__name__}") from error
