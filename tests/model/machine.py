@@ -136,9 +136,7 @@ class QueueMachine(RuleBasedStateMachine):
     @rule(pick=picks)
     def ack(self, pick: int) -> None:
         """Done: the event is nowhere any more."""
-        held = self._pick(State.IN_FLIGHT, pick)
-        self._run(self._queue(held.consumer).ack(held.delivery))
-        held.state = State.ACKED
+        self._ack(self._pick(State.IN_FLIGHT, pick))
 
     @precondition(lambda self: self._in(State.IN_FLIGHT))
     @rule(pick=picks, delay=st.sampled_from([None, SOON, NEVER]))
@@ -182,7 +180,10 @@ class QueueMachine(RuleBasedStateMachine):
             crashed = self._events[event_id]
             assert crashed.state is State.WAITING
             crashed.deliveries += 1
-            self._receive(pick % len(self._target.queues), len(self._in(State.WAITING)))
+            consumer = pick % len(self._target.queues)
+            if crashed.deliveries >= MAX_RETRIES:
+                self._finish_up_to(crashed, consumer)
+            self._receive(consumer, len(self._in(State.WAITING)))
 
     # --- operating ---
 
@@ -256,12 +257,23 @@ class QueueMachine(RuleBasedStateMachine):
 
         self._run(receive())
 
+    def _finish_up_to(self, last: Modelled, consumer: int) -> None:
+        # The last run of what crashed is made alone: it comes to empty hands only, and nothing comes beside it.
+        while last.state is State.WAITING:
+            self._receive(consumer, 1)
+            for held in self._in(State.IN_FLIGHT):
+                self._ack(held)
+
     def _note(self, delivery: Delivery, consumer: int) -> None:
         found = self._events[delivery.event_id]
         assert found.state in (State.WAITING, State.SOON)
         found.state, found.delivery, found.consumer = State.IN_FLIGHT, delivery, consumer
         found.deliveries += 1
         assert (delivery.payload, delivery.deliveries) == (found.payload, found.deliveries)
+
+    def _ack(self, held: Modelled) -> None:
+        self._run(self._queue(held.consumer).ack(held.delivery))
+        held.state = State.ACKED
 
     def _release(self, held: Modelled) -> None:
         self._run(self._queue(held.consumer).release(held.delivery))

@@ -87,6 +87,12 @@ def test_what_cannot_be_decoded_says_why(fields: dict[str, bytes]) -> None:
     assert broken.error
 
 
+@pytest.mark.parametrize("meta", [b'{"v":1,"h":{"a":"b"},"d":3}', b'{"v":1,"d":-1}'])
+def test_a_count_that_the_scripts_cannot_read_is_broken(meta: bytes) -> None:
+    """They look before anything nested; an event whose retries nobody counts would run for ever."""
+    assert read(meta=meta) == Broken("undecodable", "the scripts cannot read the deliveries in the meta field")
+
+
 def test_an_id_that_is_no_text_is_broken() -> None:
     """It could not be shown, compared or given back."""
     assert read(id=b"\xff") == Broken("undecodable", "the id is not UTF-8")
