@@ -37,6 +37,7 @@ class Maintenance:
         self._drain_for = max(1.0, settings.lease)
         self._more = False
         self._handed_out = 0
+        self._asked = False
         self._drain_until = 0.0
         self._drain_again_at = 0.0
         self._ran_alone = False
@@ -89,9 +90,11 @@ class Maintenance:
         # claim. One that is stuck leaves the sweep to others.
         moved_on = self._reader.handed_out != self._handed_out
         self._handed_out = self._reader.handed_out
+        slots = self._reader.free_slots()
+        self._asked = slots > 0 or moved_on
         return await self._channel.commands.maintain(
             self._channel.requests,
-            slots=self._reader.free_slots(),
+            slots=slots,
             empty=self._leases.in_hand == 0,
             go_on=self._more or self._drain_until > 0,
             interval=self._interval,
@@ -109,7 +112,8 @@ class Maintenance:
         self._decide_on_draining(done)
         if done.entries:
             self._reader.claimed(done.entries, alone=done.alone)
-        if done.swept:
+        if self._asked:
+            # While everybody is given time to renew, there is nothing to claim, and nothing to wait for.
             self._more = done.more
         self._reader.put_claims_first(self._more)
         if self._more and self._reader.free_slots() > 0:

@@ -356,3 +356,19 @@ async def test_a_large_call_is_sent_in_pieces(start_server: StartServer, make_re
     queue = make_redis_queue(start_server().url)
     receipts = await queue.enqueue_many([event(number, blob="x" * 4_000_000) for number in range(100)])
     assert [receipt.status for receipt in receipts] == ["accepted"] * 100
+
+
+async def test_while_everybody_is_given_time_to_renew_new_events_are_handed_out(
+    make_redis_queue: MakeQueue, stored: StoredQueue
+) -> None:
+    """More could be claimed, then a pause for renewals begins: callers do not wait for its end."""
+    producer, queue = make_redis_queue(lease=30.0), make_redis_queue(lease=30.0)
+    await producer.enqueue_many(events(3))
+    await left_by_a_ghost(stored, 3)
+    assert await take_numbers(queue, 1) == [0]
+    (seconds, microseconds) = await stored.raw.time()
+    soon = int(seconds) * 1000 + int(microseconds) // 1000 + 14_000
+    await stored.raw.hset(stored.keys.stats, "hold_ms", soon)
+    await producer.enqueue(event(9))
+
+    assert await take_numbers(queue, 1, timeout=3.0) == [9]
