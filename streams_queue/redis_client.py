@@ -174,6 +174,10 @@ class _Patience:
         self._scope.reschedule(now + (_SECOND_CHANCE if now - deadline > _LATE else 0.0))
 
 
+# What a write raises on a connection that the other end has reset: uvloop a RuntimeError; the transports of CPython
+# 3.12 and of the first 3.13 stumble over their own None.
+_WRITE_FAILURES = (OSError, RuntimeError, AttributeError, redis_errors.RedisError)
+
 # --- links ---------------------------------------------------------------------------------------------------
 
 
@@ -249,7 +253,7 @@ class Link:
     async def _write(self, connection: Any, commands: Sequence[Command]) -> None:
         try:
             await connection.send_packed_command(_packed(commands), check_health=False)
-        except (OSError, redis_errors.RedisError) as error:
+        except _WRITE_FAILURES as error:
             await self.close()
             raise BackendTimeout(f"the connection broke while a command was sent: {type(error).__name__}") from error
         except BaseException:
