@@ -251,8 +251,9 @@ class Link:
             raise BackendTimeout(f"no reply within {timeout:g} s") from error
 
     async def _write(self, connection: Any, commands: Sequence[Command]) -> None:
+        packed = _packed(commands)
         try:
-            await connection.send_packed_command(_packed(commands), check_health=False)
+            await connection.send_packed_command(packed, check_health=False)
         except _WRITE_FAILURES as error:
             await self.close()
             raise BackendTimeout(f"the connection broke while a command was sent: {type(error).__name__}") from error
