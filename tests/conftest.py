@@ -43,11 +43,14 @@ def redis_server() -> Iterator[RedisServer]:
 
 @pytest.fixture
 def start_server() -> Iterator[StartServer]:
-    """Start servers of the test's own, `start_server(appendonly="yes", maxmemory="4mb")`, to be broken at will."""
+    """Start servers of the test's own, `start_server(appendonly="yes", maxmemory="4mb")`, to be broken at will.
+
+    `start_server(replicaof=primary)` makes a replica, which is online then; `flavour="redis-6.2"` another server.
+    """
     servers: list[RedisServer] = []
 
-    def start(**options: Any) -> RedisServer:
-        server = RedisServer(require_binary(chosen_flavour()), **options)
+    def start(flavour: str | None = None, **options: Any) -> RedisServer:
+        server = RedisServer(require_binary(flavour or chosen_flavour()), **options)
         servers.append(server)
         server.start()
         return server

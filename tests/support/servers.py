@@ -14,10 +14,12 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pytest
 import redis
+
+from tests.support.waiting import wait_until_sync
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 READY = "eady to accept connections"
@@ -76,15 +78,35 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+class HasPort(Protocol):
+    """Something that listens on a port of the loopback interface."""
+
+    port: int
+
+
 class RedisServer:
     """One server process with a directory of its own.
 
     All methods block; a test whose event loop must go on meanwhile calls them in a thread.
     """
 
-    def __init__(self, binary: Path, **options: Any) -> None:
+    def __init__(
+        self, binary: Path, *, replicaof: RedisServer | None = None, through: HasPort | None = None, **options: Any
+    ) -> None:
+        """Set the server up; starts nothing.
+
+        Args:
+            binary: What to run.
+            replicaof: The primary, which must run; `start` returns when it counts this server as online.
+            through: A proxy to connect to in the primary's place.
+            options: Of the configuration file, with underscores for dashes.
+        """
         self._binary = binary
-        self._options = {"appendonly": "no", "save": "", **options}
+        # A primary would otherwise wait 5 s for further replicas before it sends one a copy.
+        self._options = {"appendonly": "no", "save": "", "repl_diskless_sync_delay": 0, **options}
+        self._primary = replicaof
+        if replicaof is not None:
+            self._options["replicaof"] = f"127.0.0.1 {(through or replicaof).port}"
         self._directory = Path(tempfile.mkdtemp(prefix="streams-queue-test-"))
         self._process: subprocess.Popen[str] | None = None
         self._log: list[str] = []
@@ -107,6 +129,7 @@ class RedisServer:
         for _ in range(5):
             self.port = fixed or free_port()
             if self._spawn():
+                self._join_primary()
                 return
         raise RuntimeError("The server did not start:\n" + "".join(self._log[-20:]))
 
@@ -123,6 +146,14 @@ class RedisServer:
         if any(TAKEN in line for line in self._log):
             return False
         raise RuntimeError("The server did not start:\n" + "".join(self._log[-20:]))
+
+    def _join_primary(self) -> None:
+        if (primary := self._primary) is not None:
+            wait_until_sync(lambda: self._has_joined(primary), START_TIMEOUT, what="the replica did not come online")
+
+    def _has_joined(self, primary: RedisServer) -> bool:
+        """Whether both sides say so: Valkey 9.1 lists a replica while that still loads the copy."""
+        return self.command("ROLE")[3] == b"connected" and self.port in primary.replica_ports()
 
     def _command_line(self) -> list[str]:
         fixed = {"port": self.port, "bind": "127.0.0.1", "dir": self._directory, "daemonize": "no"}
@@ -175,6 +206,16 @@ class RedisServer:
         """Let a paused process run again."""
         os.kill(self.pid, signal.SIGCONT)
 
+    def replica_ports(self) -> list[int]:
+        """Return the ports of the replicas that are online, as this server counts them."""
+        return [int(port) for _, port, _ in self.command("ROLE")[2]]
+
+    def promote(self) -> None:
+        """Make a primary of a replica; it stays one when it is started again."""
+        self.command("REPLICAOF", "NO", "ONE")
+        self._primary = None
+        del self._options["replicaof"]
+
     def command(self, *args: Any) -> Any:
         """Send one command on a connection of its own and return the reply as redis-py parses it."""
         with contextlib.closing(redis.Redis(port=self.port, socket_timeout=10)) as client:
@@ -182,5 +223,6 @@ class RedisServer:
 
 
 def _option(key: str, value: Any) -> Iterator[str]:
+    """Yield the words for one option; Redis 6.2 takes none that hold a space for two."""
     yield "--" + key.replace("_", "-")
-    yield str(value)
+    yield from str(value).split() or [""]
