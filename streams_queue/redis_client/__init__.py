@@ -1,0 +1,26 @@
+"""Connections to the server: one link per duty, Lua scripts by name, and the one table of the server's errors.
+
+A link speaks redis-py's connection, not its client: every reply is judged alone (one NOSCRIPT must not throw the
+events of the read beside it away), and nothing is ever sent a second time behind the caller's back. Whether to send
+again is decided per command, by who knows what the command does. See docs/decisions/0003-links-instead-of-clients.md.
+"""
+
+from __future__ import annotations
+
+from streams_queue.redis_client.endpoint import Endpoint
+from streams_queue.redis_client.link import Link
+from streams_queue.redis_client.refusals import from_reply, worth_retrying
+from streams_queue.redis_client.scripts import Script, call, script
+from streams_queue.redis_client.wire import Argument, Command
+
+__all__ = [
+    "Argument",
+    "Command",
+    "Endpoint",
+    "Link",
+    "Script",
+    "call",
+    "from_reply",
+    "script",
+    "worth_retrying",
+]
