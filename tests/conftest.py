@@ -16,6 +16,7 @@ from redis.backoff import NoBackoff
 from tests.support.builders import Keys, redis_config
 from tests.support.processes import Programs
 from tests.support.proxy import FlakyProxy
+from tests.support.sentinels import SentinelServer, Watched
 from tests.support.servers import RedisServer, chosen_flavour, require_binary
 from tests.support.stored import StoredQueue
 from tests.support.waiting import wait_until
@@ -27,6 +28,7 @@ MakeQueue = Callable[..., "RedisEventQueue"]
 MakeConfig = Callable[..., dict[str, Any]]
 MakeClient = Callable[..., redis.asyncio.Redis]
 StartServer = Callable[..., RedisServer]
+StartSentinels = Callable[..., Watched]
 LookAt = Callable[[RedisServer], StoredQueue]
 ProxyTo = Callable[[RedisServer], FlakyProxy]
 TEST_THREADS = ("asyncio_", "flaky-proxy", "server-log", "journal", "ThreadPoolExecutor", "pytest_timeout")
@@ -58,6 +60,35 @@ def start_server() -> Iterator[StartServer]:
     yield start
     for server in servers:
         server.stop()
+
+
+@pytest.fixture
+def start_sentinels(start_server: StartServer) -> Iterator[StartSentinels]:
+    """Start a primary, `replicas` of it and `sentinels` that watch them, with options for the servers.
+
+    `flavour="redis-6.2"` takes another server; `sentinel_options={"requirepass": …}` are for the sentinels.
+    """
+    started: list[Watched] = []
+
+    def start(
+        *,
+        replicas: int = 1,
+        sentinels: int = 3,
+        flavour: str | None = None,
+        sentinel_options: dict[str, str] | None = None,
+        **options: Any,
+    ) -> Watched:
+        primary = start_server(flavour, **options)
+        servers = [primary, *(start_server(flavour, replicaof=primary, **options) for _ in range(replicas))]
+        binary = require_binary(flavour or chosen_flavour())
+        watched = Watched(servers, [SentinelServer(binary, **(sentinel_options or {})) for _ in range(sentinels)])
+        started.append(watched)
+        watched.start()
+        return watched
+
+    yield start
+    for watched in started:
+        watched.stop()
 
 
 @pytest.fixture
