@@ -47,7 +47,8 @@ def redis_server() -> Iterator[RedisServer]:
 def start_server() -> Iterator[StartServer]:
     """Start servers of the test's own, `start_server(appendonly="yes", maxmemory="4mb")`, to be broken at will.
 
-    `start_server(replicaof=primary)` makes a replica, which is online then; `flavour="redis-6.2"` another server.
+    `start_server(replicaof=primary)` makes a replica, which is online then; `flavour="redis-6.2"` another server;
+    `start_server(clock=ServerClock(tmp_path))` one whose clock can be stepped.
     """
     servers: list[RedisServer] = []
 

@@ -19,6 +19,7 @@ from typing import Any, Protocol
 import pytest
 import redis
 
+from tests.support.clock_step import ServerClock
 from tests.support.waiting import wait_until_sync
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -91,7 +92,13 @@ class RedisServer:
     """
 
     def __init__(
-        self, binary: Path, *, replicaof: RedisServer | None = None, through: HasPort | None = None, **options: Any
+        self,
+        binary: Path,
+        *,
+        replicaof: RedisServer | None = None,
+        through: HasPort | None = None,
+        clock: ServerClock | None = None,
+        **options: Any,
     ) -> None:
         """Set the server up; starts nothing.
 
@@ -99,12 +106,14 @@ class RedisServer:
             binary: What to run.
             replicaof: The primary, which must run; `start` returns when it counts this server as online.
             through: A proxy to connect to in the primary's place.
+            clock: By which it goes, instead of the machine's.
             options: Of the configuration file, with underscores for dashes.
         """
         self._binary = binary
         # A primary would otherwise wait 5 s for further replicas before it sends one a copy.
         self._options = {"appendonly": "no", "save": "", "repl_diskless_sync_delay": 0, **options}
         self._primary = replicaof
+        self._environment = None if clock is None else clock.environment()
         if replicaof is not None:
             self._options["replicaof"] = f"127.0.0.1 {(through or replicaof).port}"
         self._directory = Path(tempfile.mkdtemp(prefix="streams-queue-test-"))
@@ -136,7 +145,12 @@ class RedisServer:
     def _spawn(self) -> bool:
         self._log = []
         self._process = subprocess.Popen(
-            self._command_line(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+            self._command_line(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            env=self._environment,
         )
         settled = threading.Event()
         threading.Thread(target=self._drain, args=(self._process, settled), name="server-log", daemon=True).start()
