@@ -128,14 +128,18 @@ class Leases:
         if held:
             del self._held[lease.entry_id]
             self._leave_hand(lease)
+            self._end_alone(lease)
         lease.stage = stage
         return held
 
     def _leave_hand(self, lease: Lease) -> None:
         if lease.stage is Stage.IN_HAND:
             self.in_hand -= 1
+            if self.in_hand == 0 and self.alone is not lease:
+                self.on_room()
+
+    def _end_alone(self, lease: Lease) -> None:
+        # Not while its settlement is on the way: what runs next may kill this process, and bury it as well.
         if self.alone is lease:
             self.alone = None
-            self.on_room()
-        elif self.in_hand == 0 and lease.stage is Stage.IN_HAND:
             self.on_room()

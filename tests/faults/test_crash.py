@@ -6,10 +6,12 @@ import asyncio
 import time
 
 import pytest
+from redis.asyncio import Redis
 
 from tests.conftest import MakeConfig, MakeQueue
-from tests.support.builders import event, events
+from tests.support.builders import Keys, event, events
 from tests.support.processes import Program, Programs
+from tests.support.recording import Recorder
 from tests.support.stored import StoredQueue
 from tests.support.taking import receive_exactly
 from tests.support.waiting import wait_until
@@ -64,6 +66,26 @@ async def test_what_a_killed_process_had_only_prefetched_comes_back_too(
         (delivery,) = await receive_exactly(queue, 1)
         again.add(delivery.payload["n"])
         await queue.ack(delivery)
+
+
+async def test_a_suspect_is_handed_out_when_the_one_before_it_is_settled_for_good(
+    make_redis_queue: MakeQueue, raw: Redis, keys: Keys, stored: StoredQueue
+) -> None:
+    """What may kill the process does not start while another's ack is on its way: it would be buried as well."""
+    recorder = Recorder()
+    queue = make_redis_queue(lease=1.0, retry_policy={"max_retries": 0, "base_delay": 0.05}, observers=(recorder,))
+    receipts = await queue.enqueue_many(events(2))
+    await raw.xreadgroup(keys.group, "dead", {keys.stream: ">"}, count=2)
+    for receipt in receipts:
+        assert receipt.entry_id is not None
+        await stored.age(receipt.entry_id, 2.0)
+
+    for receipt in receipts:
+        (suspect,) = await receive_exactly(queue, 1)
+        assert suspect.event_id == receipt.event_id
+        assert len(recorder.outcomes) == len(recorder.handed) - 1
+        queue.ack_soon(suspect)
+    await wait_until(stored.empty)
 
 
 @pytest.mark.parametrize("how", ["sleep", "count"])
