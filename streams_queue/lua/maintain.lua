@@ -2,7 +2,7 @@
 -- The queue's housekeeping: promote what is due, and claim what crashed consumers left, for a consumer with free slots.
 -- KEYS: 1 stream, 2 delayed, 3 dead, 4 stats
 -- ARGV: 1 group, 2 consumer, 3 lease in ms, 4 free slots, 5 '1' if the consumer has nothing in hand, 6 sweep interval in ms,
---       7 '1' to go on with a sweep that found more than fitted, 8 max deliveries, 9 dead max_size, 10 dead when_full,
+--       7 '1' to go on, although the fleet has swept within the interval, 8 max deliveries, 9 dead max_size, 10 dead when_full,
 --       11 max_delay in ms, 12 consumers idle for so many ms and with nothing pending are removed,
 --       13 '1' to sweep with no free slot too, to learn whether to make one; then entry ids that this consumer has disowned (its other entries are its own business)
 -- Returns: {entries {id, delivery count, fields}, 1 if the pending entries were swept, 1 if the claimed must run alone,
@@ -100,7 +100,6 @@ end
 local open = ARGV[7] == '1' or not swept or now - swept >= tonumber(ARGV[6]) or swept > now
 local swept_now = (slots > 0 or ARGV[13] == '1') and open and now >= hold
 if swept_now then
-  redis.call('HSET', stats, 'swept_ms', now)
   local from, scanned = '-', 0
   while more == 0 and scanned < 1000 do
     local page = redis.call('XPENDING', stream, group, 'IDLE', lease, from, '+', 100)
@@ -116,6 +115,10 @@ if swept_now then
     if #page < 100 then
       break
     end
+  end
+  -- Whoever leaves something to claim leaves the gate open: a consumer with one slot would keep it from all others.
+  if more == 0 then
+    redis.call('HSET', stats, 'swept_ms', now)
   end
   if #entries > 0 then
     redis.call('HINCRBY', stats, 'reclaimed', #entries)

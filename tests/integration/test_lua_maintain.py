@@ -245,12 +245,15 @@ def test_the_gate_opens_after_the_interval(swept_ago_ms: int, swept: int, alone:
         assert abs((alone.stat("swept_ms") or 0) - alone.now_ms()) < 10_000
 
 
-def test_a_sweep_that_found_more_may_go_on_at_once(alone: ScriptsAlone) -> None:
-    """Without waiting for the interval."""
-    left_by(alone, OTHER, "a", "b")
+def test_a_sweep_that_leaves_something_leaves_the_gate_open(alone: ScriptsAlone) -> None:
+    """Everybody with a free slot may claim at once: not only who was there first, with a slow handler perhaps."""
+    left_by(alone, OTHER, "a", "b", "c")
     assert maintain(alone, slots=1).claimed == [("a", 2)]
+    assert maintain(alone, slots=1).claimed == [("b", 2)]
+    assert maintain(alone, slots=1).claimed == [("c", 2)]
+    left_by(alone, OTHER, "d")
     assert maintain(alone, slots=1).claimed == []
-    assert maintain(alone, slots=1, go_on=1).claimed == [("b", 2)]
+    assert maintain(alone, slots=1, go_on=1).claimed == [("d", 2)]
 
 
 def test_who_has_no_free_slot_leaves_the_sweep_to_others(alone: ScriptsAlone) -> None:
