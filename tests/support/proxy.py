@@ -59,6 +59,7 @@ class FlakyProxy:
     All public methods may be called from any thread and have taken effect when they return.
 
     Attributes:
+        on_reply: Called in the proxy's thread with each reply that the server sends.
         counters: How often each thing happened: connections, requests, refused, cut, swallowed, held, muted.
     """
 
@@ -74,6 +75,7 @@ class FlakyProxy:
         self.latency = 0.0
         self.reply_traps: list[Trap] = []
         self.request_traps: list[Trap] = []
+        self.on_reply: Callable[[bytes], None] | None = None
         self.counters: Counter[str] = Counter()
         self.port = 0
 
@@ -134,6 +136,10 @@ class FlakyProxy:
     def connections(self) -> int:
         """Count the clients that are connected now."""
         return self._do(lambda: sum(link.client_open for link in self._links))
+
+    def open_requests(self) -> int:
+        """Count the requests that wait for their reply, blocked reads left out."""
+        return self._do(lambda: sum(link.open_requests() for link in self._links))
 
     # --- inside the thread ---
 
@@ -229,6 +235,9 @@ class _Link:
         if proxy.new_muted:
             self.mute(proxy.new_muted)
 
+    def open_requests(self) -> int:
+        return sum(words[0].upper() != b"XREADGROUP" for words in self._waiting)
+
     def mute(self, direction: Direction) -> None:
         self._requests_muted |= direction != "replies"
         self._replies_muted |= direction != "requests"
@@ -291,6 +300,8 @@ class _Link:
 
     def _reply(self, frame: bytes) -> None:
         words = [] if is_push(frame) or not self._waiting else self._waiting.popleft()
+        if self._proxy.on_reply is not None:
+            self._proxy.on_reply(frame)
         if self._replies_muted:
             self._proxy.counters["muted"] += 1
             return

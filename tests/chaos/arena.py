@@ -1,0 +1,303 @@
+"""Where the storm takes place: a server, its proxies, and the places for producers and workers."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import redis.asyncio
+import redis.exceptions
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+from streams_queue.embedded import EmbeddedServer
+from tests.chaos import journal as j
+from tests.chaos.parts import ProducerPart, WorkerPart
+from tests.chaos.processes import Guard, Role, Slot
+from tests.support.proxy import FlakyProxy
+
+NAMESPACE, NAME, GROUP = "chaos", "events", "processors"
+STREAM = f"{NAMESPACE}:{{{NAME}}}"
+DELAYED, DEAD = f"{STREAM}:delayed", f"{STREAM}:dead"
+MAX_RETRIES = 3
+NO_ANSWER = (redis.exceptions.RedisError, OSError)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What the storm is like; all times are seconds.
+
+    Attributes:
+        seed: Decides which faults come, and against whom.
+        seconds: How long the faults go on.
+        lease: Of the queue.
+        max_size: Of the queue.
+        prefetch: Of each worker: a number, so that what a process can hold is known.
+        rate: Events a second of all producers together.
+        producers: How many, by kind.
+        workers: How many, by mode.
+        poison_every: One event of the first producer in so many kills its process.
+        directory: For journals and logs.
+        package: The directory that holds the `streams_queue` under test; None is this checkout.
+    """
+
+    seed: str
+    seconds: float
+    directory: Path
+    lease: float = 2.0
+    max_size: int = 3_000
+    prefetch: int = 64
+    rate: float = 1_500.0
+    producers: dict[str, int] = field(default_factory=lambda: {"single": 1, "batch": 1, "anonymous": 1, "resilient": 1})
+    workers: dict[str, int] = field(default_factory=lambda: {"worker": 3, "threads": 1, "loop": 1, "batch": 1})
+    poison_every: int = 20_000
+    package: Path | None = None
+
+
+CONCURRENCY = {"worker": 16, "threads": 8, "loop": 1, "batch": 32}
+PRODUCERS: dict[str, dict[str, Any]] = {
+    "single": {"batch": 1, "callers": 16, "share": 0.2},
+    "batch": {"batch": 50, "callers": 2, "share": 0.4},
+    "anonymous": {"batch": 25, "callers": 3, "share": 0.2, "named": False},
+    "resilient": {"batch": 20, "callers": 2, "share": 0.2, "type": "resilient"},
+}
+
+
+class Arena:
+    """One server with an append-only file that is synced at each write, and everybody behind a proxy of their own.
+
+    Attributes:
+        server: The server.
+        slots: All places, by name.
+        client: A direct connection, for those who look.
+    """
+
+    def __init__(self, settings: Settings, guard: Guard) -> None:
+        self.settings = settings
+        self.server = EmbeddedServer(
+            append_fsync="always", arguments=("--auto-aof-rewrite-min-size", "16mb", "--enable-debug-command", "local")
+        )
+        self.slots: dict[str, Slot] = {}
+        self._guard = guard
+        self._proxies: list[FlakyProxy] = []
+
+    def workers(self) -> list[Slot]:
+        """Return the places of workers."""
+        return [slot for slot in self.slots.values() if slot.role == "worker"]
+
+    def producers(self) -> list[Slot]:
+        """Return the places of producers."""
+        return [slot for slot in self.slots.values() if slot.role == "producer"]
+
+    # --- building up and tearing down ---
+
+    async def open(self) -> None:
+        """Start the server, the proxies and all processes, and wait until each has its queue."""
+        await asyncio.to_thread(self.server.start)
+        self.client = redis.asyncio.Redis(
+            port=self.server.port, socket_timeout=2.0, retry=Retry(NoBackoff(), 0), decode_responses=True
+        )
+        for kind, count in self.settings.producers.items():
+            for number in range(count):
+                self._add_producer(f"p_{kind}{number}", kind)
+        for mode, count in self.settings.workers.items():
+            for number in range(count):
+                self._add_worker(f"w_{mode}{number}", mode)
+        for slot in self.workers():
+            slot.start()
+        await asyncio.gather(*(slot.until_ready() for slot in self.workers()))
+        for slot in self.producers():
+            slot.start()
+        await asyncio.gather(*(slot.until_ready() for slot in self.producers()))
+
+    async def close(self) -> None:
+        """End everything, in whatever state it is."""
+        for slot in self.slots.values():
+            with contextlib.suppress(Exception):
+                slot.signal(signal.SIGCONT)
+                slot.kill()
+        for proxy in self._proxies:
+            with contextlib.suppress(Exception):
+                await asyncio.to_thread(proxy.stop)
+        with contextlib.suppress(Exception):
+            await self.client.aclose()
+        await asyncio.to_thread(self.server.stop)
+
+    def _config(self, proxy: FlakyProxy, kind: str) -> dict[str, Any]:
+        return {
+            "queue": {
+                "type": kind,
+                "redis_url": proxy.url,
+                "max_size": self.settings.max_size,
+                "timeout": 1.0,
+                "lease": self.settings.lease,
+                "prefetch": self.settings.prefetch,
+                "enqueue_timeout": 3.0,
+                "retry_policy": {"max_retries": MAX_RETRIES, "base_delay": 0.1},
+                "namespace": NAMESPACE,
+                "name": NAME,
+                "group": GROUP,
+            }
+        }
+
+    def _proxy(self) -> FlakyProxy:
+        proxy = FlakyProxy(self.server.port)
+        proxy.start()
+        self._proxies.append(proxy)
+        return proxy
+
+    def _add(self, name: str, role: Role, proxy: FlakyProxy, make_part: Any, *, expendable: bool = True) -> None:
+        self.slots[name] = Slot(
+            name,
+            role,
+            proxy,
+            make_part,
+            expendable=expendable,
+            directory=self.settings.directory,
+            package=self.settings.package,
+            guard=self._guard,
+        )
+
+    def _add_worker(self, name: str, mode: str) -> None:
+        proxy = self._proxy()
+        config = self._config(proxy, "redis")
+
+        def make(incarnation: str, journal: str, _previous: Path | None) -> WorkerPart:
+            return WorkerPart(
+                name=incarnation, journal=journal, config=config, mode=mode, concurrency=CONCURRENCY[mode]
+            )
+
+        self._add(name, "worker", proxy, make)
+
+    def _add_producer(self, name: str, kind: str) -> None:
+        proxy = self._proxy()
+        options = dict(PRODUCERS[kind])
+        config = self._config(proxy, options.pop("type", "redis"))
+        rate = self.settings.rate * options.pop("share")
+        poison_every = self.settings.poison_every if kind == "batch" else 0
+
+        def make(incarnation: str, journal: str, previous: Path | None) -> ProducerPart:
+            open_calls = left_open(previous) if previous is not None and options.get("named", True) else []
+            return ProducerPart(
+                name=incarnation,
+                journal=journal,
+                config=config,
+                rate=rate,
+                poison_every=poison_every,
+                resend=open_calls,
+                **options,
+            )
+
+        # What is held in the memory of a process dies with it, as the documentation says.
+        self._add(name, "producer", proxy, make, expendable=kind != "resilient")
+
+    def watch_replies(self, on_reply: Callable[[bytes], None]) -> None:
+        """Have all replies of the server shown, in the threads of the proxies."""
+        for proxy in self._proxies:
+            proxy.on_reply = on_reply
+
+    # --- looking ---
+
+    async def held_by(self, pid: int) -> list[str] | None:
+        """Return the ids of the entries that the server says a process holds; None if it cannot be asked."""
+        try:
+            consumers = await self.client.execute_command("XINFO", "CONSUMERS", STREAM, GROUP)
+            names = [consumer["name"] for consumer in consumers if f"-{pid}-" in consumer["name"]]
+            held = []
+            for name in names:
+                pending = await self.client.xpending_range(STREAM, GROUP, "-", "+", 10_000, consumername=name)
+                held += [entry["message_id"] for entry in pending]
+        except NO_ANSWER:
+            return None
+        return held
+
+    async def in_flight(self) -> int:
+        """Return how many events are handed out; 0 if the server cannot be asked."""
+        try:
+            return int((await self.client.xpending(STREAM, GROUP))["pending"])
+        except NO_ANSWER:
+            return 0
+
+    async def refused_for_memory(self) -> int:
+        """Return how many commands the server has refused for want of memory so far."""
+        with contextlib.suppress(*NO_ANSWER):
+            stats = await self.client.info("errorstats")
+            return int(stats.get("errorstat_OOM", {}).get("count", 0))
+        return 0
+
+    def open_requests(self) -> int:
+        """Return how many requests wait for their reply behind all proxies, blocked reads left out."""
+        return sum(proxy.open_requests() for proxy in self._proxies)
+
+    async def sizes(self) -> tuple[int, int, int] | None:
+        """Return entries, delayed and dead letters in one look; None if the server does not answer."""
+        try:
+            async with self.client.pipeline(transaction=True) as pipe:
+                entries, delayed, dead = await pipe.xlen(STREAM).zcard(DELAYED).xlen(DEAD).execute()
+        except NO_ANSWER:
+            return None
+        return entries, delayed, dead
+
+    async def dead_letters(self) -> AsyncIterator[tuple[str, str]]:
+        """Return event and reason of all dead letters."""
+        for entry in await self.client.xrange(DEAD):
+            yield _name(entry[1]), entry[1].get("reason", "")
+
+    async def left(self) -> list[str]:
+        """Return the events that the queue still holds."""
+        waiting = [_name(fields) for _, fields in await self.client.xrange(STREAM)]
+        return waiting + [f"delayed member {member!r}" for member in await self.client.zrange(DELAYED, 0, -1)]
+
+    def stop_server(self) -> None:
+        """Let the server neither run nor close anything."""
+        os.kill(self.server.pid, signal.SIGSTOP)
+
+    def continue_server(self) -> None:
+        """Let it go on."""
+        os.kill(self.server.pid, signal.SIGCONT)
+
+
+def _name(fields: dict[str, str]) -> str:
+    """Return the name of a stored event; of one that is not ours, what is stored."""
+    try:
+        return str(json.loads(fields["payload"])["id"])
+    except (KeyError, TypeError, ValueError):
+        return f"foreign:{fields!r}"
+
+
+def left_open(journal: Path) -> list[tuple[str, list[int], str]]:
+    """Return the calls of a dead producer that got no answer, in the form of `ProducerPart.resend`."""
+    calls = {}
+    for verb, _, *words in j.read(journal):
+        if verb == j.SENT:
+            call, prefix, numbers, flag = words
+            calls[call] = (prefix, [int(number) for number in numbers.split(",")], flag)
+        elif verb in (j.ACKED, j.ERROR):
+            calls.pop(words[0], None)
+    return [call for call in calls.values() if call[2] != j.AGAIN]
+
+
+async def sample(arena: Arena, into: list[tuple[float, int, int, int]], interval: float = 0.02) -> None:
+    """Look at the queue's size again and again."""
+    while True:
+        sizes = await arena.sizes()
+        if sizes is not None:
+            into.append((time.monotonic(), *sizes))
+        await asyncio.sleep(interval)
+
+
+def hands(settings: Settings) -> dict[str, int]:
+    """Return how many events each worker can hold at once: in hand, and prefetched."""
+    return {
+        f"w_{mode}{number}": CONCURRENCY[mode] + settings.prefetch
+        for mode, count in settings.workers.items()
+        for number in range(count)
+    }
