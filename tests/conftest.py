@@ -28,6 +28,7 @@ MakeQueue = Callable[..., "RedisEventQueue"]
 MakeConfig = Callable[..., dict[str, Any]]
 MakeClient = Callable[..., redis.asyncio.Redis]
 StartServer = Callable[..., RedisServer]
+StartSentinel = Callable[..., SentinelServer]
 StartSentinels = Callable[..., Watched]
 LookAt = Callable[[RedisServer], StoredQueue]
 ProxyTo = Callable[[RedisServer], FlakyProxy]
@@ -90,6 +91,23 @@ def start_sentinels(start_server: StartServer) -> Iterator[StartSentinels]:
     yield start
     for watched in started:
         watched.stop()
+
+
+@pytest.fixture
+def start_sentinel() -> Iterator[StartSentinel]:
+    """Start one sentinel alone, `start_sentinel(server, requirepass=…)`: it names that server, fails nothing over."""
+    started: list[SentinelServer] = []
+
+    def start(server: RedisServer, **options: str) -> SentinelServer:
+        sentinel = SentinelServer(require_binary(chosen_flavour()), **options)
+        started.append(sentinel)
+        sentinel.configure(server, [], [])
+        sentinel.start()
+        return sentinel
+
+    yield start
+    for sentinel in started:
+        sentinel.stop()
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ from streams_queue.config.settings import (
     MetricBounds,
     Settings,
 )
+from streams_queue.config.urls import SentinelUrl, parse_sentinel_url
 
 __all__ = [
     "FACTORY_REQUIRES",
@@ -25,7 +26,9 @@ __all__ = [
     "DeadLetterSettings",
     "FallbackSettings",
     "MetricBounds",
+    "SentinelUrl",
     "Settings",
     "load_config",
+    "parse_sentinel_url",
     "redact_url",
 ]

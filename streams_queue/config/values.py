@@ -8,7 +8,8 @@ import math
 import re
 from collections.abc import Callable, Iterable
 from typing import Any, Self, TypeAlias
-from urllib.parse import urlsplit
+
+from streams_queue.config.urls import SCHEMES, UrlProblemError, check_server_url
 
 
 class ValueProblemError(Exception):
@@ -117,9 +118,6 @@ def prefetch(value: Any) -> int | str:
         raise ValueProblemError("must be auto or an integer of at least 0") from None
 
 
-_SCHEMES = ("redis", "rediss", "unix", "redis+sentinel")
-
-
 def redis_url(value: Any) -> str:
     """Take the URL of a server; which one it is, and whether it answers, shows when a client connects."""
     if not isinstance(value, str):
@@ -129,28 +127,18 @@ def redis_url(value: Any) -> str:
         raise ValueProblemError(
             "names a cluster, which is not supported yet; use redis://, rediss:// or redis+sentinel://"
         )
-    if not separator or scheme not in _SCHEMES:
-        allowed = ", ".join(f"{name}://" for name in _SCHEMES)
-        raise ValueProblemError(
-            f"must begin with one of {allowed}{suggestion(scheme if separator else None, _SCHEMES)}"
-        )
+    if not separator or scheme not in SCHEMES:
+        allowed = ", ".join(f"{name}://" for name in SCHEMES)
+        raise ValueProblemError(f"must begin with one of {allowed}{suggestion(scheme if separator else None, SCHEMES)}")
     if re.search(r"[\s\x00-\x1f\x7f]", value):
         raise ValueProblemError("must not hold spaces or control characters; write them as %20 and so on")
     if not rest:
         raise ValueProblemError("must say where the server is")
-    if scheme in {"redis", "rediss"}:
-        _check_address(value)
-    return str(value)
-
-
-def _check_address(url: str) -> None:
     try:
-        parts = urlsplit(url)
-        _ = parts.port
-    except ValueError:
-        raise ValueProblemError("must hold a valid host and port; escape special characters in the password") from None
-    if not re.fullmatch(r"/?[0-9]*", parts.path):
-        raise ValueProblemError("must end in the number of a database, such as /0")
+        check_server_url(value)
+    except UrlProblemError as problem:
+        raise ValueProblemError(str(problem)) from None
+    return str(value)
 
 
 def share(value: Any) -> float:

@@ -9,7 +9,7 @@ from typing import Any, Self
 
 from streams_queue.errors import BackendError
 from streams_queue.keys import QueueKeys
-from streams_queue.redis_client import Command, Endpoint, Link
+from streams_queue.redis_client import Command, Link, endpoint_from_url
 
 _TIMEOUT = 5.0
 _SHOWN_CHARS = 60
@@ -52,7 +52,7 @@ class ServerView:
     """
 
     def __init__(self, url: str, keys: QueueKeys, group: str) -> None:
-        self._endpoint = Endpoint.from_url(url, connect_timeout=_TIMEOUT)
+        self._endpoint = endpoint_from_url(url, connect_timeout=_TIMEOUT)
         self._link = Link(self._endpoint)
         self._keys = keys
         self._group = group
@@ -68,7 +68,7 @@ class ServerView:
     @property
     def address(self) -> str:
         """Host and port, or the path of the socket."""
-        return self._endpoint.name
+        return self._endpoint.address
 
     async def is_used(self) -> bool:
         """Whether there is a queue under these keys."""

@@ -7,10 +7,12 @@ again is decided per command, by who knows what the command does. See docs/decis
 
 from __future__ import annotations
 
+from streams_queue.redis_client.clients import endpoint_from_client
 from streams_queue.redis_client.endpoint import Endpoint
 from streams_queue.redis_client.link import Link
 from streams_queue.redis_client.refusals import from_reply, worth_retrying
 from streams_queue.redis_client.scripts import Script, call, script
+from streams_queue.redis_client.urls import endpoint_from_url
 from streams_queue.redis_client.wire import Argument, Command
 
 __all__ = [
@@ -20,6 +22,8 @@ __all__ = [
     "Link",
     "Script",
     "call",
+    "endpoint_from_client",
+    "endpoint_from_url",
     "from_reply",
     "script",
     "worth_retrying",

@@ -1,22 +1,67 @@
-"""Where the server is, and how a connection to it is made."""
+"""Where links connect to: one server, or the primary that sentinels name."""
 
 from __future__ import annotations
 
-import inspect
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
-from redis.asyncio import ConnectionPool
+from redis import exceptions as redis_errors
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from streams_queue.errors import ConfigError
+from streams_queue.redis_client.refusals import not_connected
 
 
-class Endpoint:
-    """Where the server is, and how to connect to it."""
+class Endpoint(ABC):
+    """What all links of a queue share: how to connect, and whether what is connected is still the right server.
+
+    Used by several threads, each with its own links.
+
+    Attributes:
+        epoch: Goes up when the server may not be the one to talk to any more; a link whose connection is from an
+            earlier epoch leaves it.
+    """
+
+    def __init__(self) -> None:
+        self.epoch = 0
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """What is connected to, for messages; never a password."""
+
+    @property
+    def address(self) -> str:
+        """Where that is at present, as far as it is known."""
+        return self.name
+
+    def doubt(self, epoch: int) -> None:
+        """A server that was connected to in `epoch` says that it is not the primary: look again, for all links."""
+        if epoch == self.epoch:
+            self.epoch += 1
+
+    @abstractmethod
+    async def connect(self) -> tuple[Any, int]:
+        """Return a new connection that is connected, and the epoch that it belongs to.
+
+        Raises:
+            BackendUnavailable: Not now.
+            BackendRejected: The server refuses, or is not to be trusted.
+        """
+
+
+class Server(Endpoint):
+    """One server, at a host and port or a socket.
+
+    Args:
+        connection_class: Of redis-py.
+        connection_kwargs: What it is made with; what would retry, wait or decode behind the link's back is overruled.
+        keep: Something that must live as long as this.
+    """
 
     def __init__(self, connection_class: Any, connection_kwargs: Mapping[str, Any], *, keep: object = None) -> None:
+        super().__init__()
         self._class = connection_class
         self._kwargs = dict(connection_kwargs) | {
             "retry": Retry(NoBackoff(), 0),
@@ -29,51 +74,29 @@ class Endpoint:
         }
         self._keep = keep
 
-    @classmethod
-    def from_url(cls, url: str, *, connect_timeout: float) -> Endpoint:
-        """Make an endpoint from a redis://, rediss:// or unix:// URL.
-
-        Raises:
-            ConfigError: The URL cannot be used; the message does not repeat it, because it may hold a password.
-        """
-        try:
-            pool = ConnectionPool.from_url(url)
-        except (ValueError, TypeError) as error:
-            raise ConfigError("queue.redis_url: cannot be used as a redis://, rediss:// or unix:// URL") from error
-        kwargs = dict(pool.connection_kwargs)
-        kwargs.setdefault("socket_connect_timeout", connect_timeout)
-        if "path" not in kwargs:
-            kwargs.setdefault("socket_keepalive", True)
-        return cls(pool.connection_class, kwargs)
-
-    @classmethod
-    def from_client(cls, client: Any) -> Endpoint:
-        """Make an endpoint that connects as a redis-py asyncio client made elsewhere does.
-
-        Every link opens a connection of its own with the client's class and settings, without its retries and with
-        timeouts of ours; the client itself is not used.
-
-        Raises:
-            ConfigError: That is impossible with this client; the message says why.
-        """
-        pool = getattr(client, "connection_pool", None)
-        connection_class = getattr(pool, "connection_class", None)
-        if pool is None or connection_class is None:
-            raise ConfigError(f"client: {type(client).__name__} has no connection pool to take its settings from")
-        if not inspect.iscoroutinefunction(getattr(connection_class, "connect", None)):
-            raise ConfigError(f"client: {type(client).__name__} is not an asyncio client (use redis.asyncio)")
-        kwargs = dict(pool.connection_kwargs)
-        if kwargs.get("decode_responses"):
-            raise ConfigError("client: decode_responses must be off, payloads are bytes")
-        return cls(connection_class, kwargs, keep=client)
-
     @property
     def name(self) -> str:
-        """The server's address for messages: host and port, or the socket's path; never a password."""
+        """Host and port, or the socket's path."""
         if "path" in self._kwargs:
             return str(self._kwargs["path"])
         return f"{self._kwargs.get('host', 'localhost')}:{self._kwargs.get('port', 6379)}"
 
+    def at(self, host: str, port: int) -> Server:
+        """Return the server at another address that is connected to in the same way."""
+        return Server(self._class, {**self._kwargs, "host": host, "port": port}, keep=self._keep)
+
     def new_connection(self) -> Any:
         """Return a connection that is not connected yet."""
         return self._class(**self._kwargs)
+
+    async def connect(self) -> tuple[Any, int]:
+        """Connect; the name is looked up each time. Raises BackendUnavailable, BackendRejected."""
+        epoch, connection = self.epoch, self.new_connection()
+        try:
+            await connection.connect()
+        except (OSError, redis_errors.RedisError) as error:
+            raise not_connected(self.name, error) from error
+        finally:
+            if not connection.is_connected:
+                await connection.disconnect(nowait=True)
+        return connection, epoch

@@ -30,12 +30,13 @@ class Link:
     def __init__(self, endpoint: Endpoint) -> None:
         self._endpoint = endpoint
         self._connection: Any = None
+        self._epoch = -1
         self._turn = asyncio.Lock()
 
     @property
     def is_open(self) -> bool:
-        """Whether the link has a connection, as far as it knows."""
-        return self._connection is not None
+        """Whether the link has a connection that the next call uses, as far as it knows."""
+        return self._connection is not None and self._epoch == self._endpoint.epoch
 
     async def call(self, *commands: Command, timeout: float) -> list[Any]:
         """Send commands in one go and return their replies, error replies as BackendError objects among them.
@@ -108,6 +109,7 @@ class Link:
         except redis_errors.ResponseError as error:
             refusal = from_reply(error)
             if is_elsewhere(refusal):
+                self._endpoint.doubt(self._epoch)
                 await self.close()
             return refusal
         except (OSError, redis_errors.RedisError) as error:
@@ -126,16 +128,7 @@ class Link:
             await connection.disconnect(nowait=True)
 
     async def _connected(self) -> Any:
-        if self._connection is None:
-            connection = self._endpoint.new_connection()
-            try:
-                await connection.connect()
-            except (OSError, redis_errors.RedisError) as error:
-                if is_refusal(error):
-                    raise from_reply(error) from error
-                raise BackendUnavailable(f"cannot connect to {self._endpoint.name}: {type(error).__name__}") from error
-            finally:
-                if not connection.is_connected:
-                    await connection.disconnect(nowait=True)
-            self._connection = connection
+        if not self.is_open:
+            await self.close()
+            self._connection, self._epoch = await self._endpoint.connect()
         return self._connection

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import re
+import ssl
+from collections.abc import Iterator
 
 from redis import exceptions as redis_errors
 
-from streams_queue.errors import BackendError, BackendRejected, StateError
+from streams_queue.errors import BackendError, BackendRejected, BackendUnavailable, StateError
+from streams_queue.redis_client.tls import from_handshake
 
 # Codes of refusals that pass by themselves; those in _RETRIED are worth trying again at once, on a new connection.
 _PASSING = frozenset(
@@ -37,6 +41,7 @@ _CLASSES = {
     "ClusterDownError": "CLUSTERDOWN",
     "TryAgainError": "TRYAGAIN",
 }
+_NOT_LOGGED_IN = "Authentication required"
 _TOO_MANY_CLIENTS = "max number of clients"
 # What a server says that was demoted, or never was the primary.
 _ELSEWHERE = frozenset({"READONLY", "MASTERDOWN", "UNBLOCKED"})
@@ -56,6 +61,8 @@ def from_reply(error: Exception) -> BackendError:
     code = next((code for name, code in _CLASSES.items() if isinstance(error, getattr(redis_errors, name))), "")
     if _TOO_MANY_CLIENTS in message:
         code = "MAXCLIENTS"
+    elif code == "WRONGPASS" and _NOT_LOGGED_IN in message:
+        code = "NOAUTH"
     elif not code and found:
         code = found.group(1)
     if code in _OURS:
@@ -68,6 +75,40 @@ def is_refusal(error: Exception) -> bool:
     """Whether the server answered, with a no; redis-py makes connection errors of some such answers."""
     refusals = (redis_errors.ResponseError, redis_errors.AuthenticationError, redis_errors.BusyLoadingError)
     return isinstance(error, refusals) or _TOO_MANY_CLIENTS in str(error)
+
+
+def not_connected(name: str, error: Exception) -> BackendError:
+    """Tell why a connection could not be made: refused with a word, not trusted, or not reached."""
+    if is_refusal(error):
+        return said_by(name, error)
+    causes = list(_causes(error))
+    for cause in causes:
+        if isinstance(cause, ssl.SSLError) and (judged := from_handshake(name, cause)):
+            return judged
+    reason = next(filter(None, (_strerror(cause) for cause in causes if isinstance(cause, OSError))), "")
+    return BackendUnavailable(f"cannot connect to {name}: {reason or type(error).__name__}")
+
+
+def _strerror(error: OSError) -> str:
+    """Return what the operating system says; asyncio puts an address in its place."""
+    if error.errno is not None and error.errno > 0:
+        return os.strerror(error.errno)
+    return error.strerror or ""
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an error and what led to it, the outermost first; redis-py wraps what the operating system says."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def said_by(name: str, error: Exception) -> BackendError:
+    """Turn an error reply into one of this package's errors that names who said it."""
+    refusal = from_reply(error)
+    if isinstance(refusal, BackendRejected):
+        return BackendRejected(f"{name}: {refusal}", code=refusal.code, passing=refusal.passing)
+    return refusal
 
 
 def worth_retrying(error: BackendError) -> bool:

@@ -19,12 +19,18 @@ T = TypeVar("T")
 
 
 class Outage:
-    """Notices that the server cannot be reached, and says so once when it begins and once when it ends."""
+    """Notices that the server cannot be reached, and says so once when it begins and once when it ends.
+
+    Attributes:
+        count: How often that has been so.
+        reason: Why it is so now, as far as the last attempt tells; None while the server answers.
+    """
 
     def __init__(self, address: str) -> None:
         self._address = address
         self._since: float | None = None
         self.count = 0
+        self.reason: str | None = None
 
     @property
     def is_on(self) -> bool:
@@ -33,6 +39,7 @@ class Outage:
 
     def failed(self, error: BackendError) -> None:
         """Note a failure."""
+        self.reason = str(error)
         if self._since is None:
             self._since = time.monotonic()
             self.count += 1
@@ -42,7 +49,7 @@ class Outage:
         """Note an answer."""
         if self._since is not None:
             logger.info("%s answers again after %.1f s", self._address, time.monotonic() - self._since)
-            self._since = None
+            self._since = self.reason = None
 
 
 class Backoff:

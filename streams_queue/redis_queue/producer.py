@@ -266,7 +266,7 @@ class Producer:
         expired = [call for call in calls if call.deadline <= before]
         if expired:
             keep = batch.maybe_written and self.keep_unresolved
-            self._give_up(batch, calls if keep else expired, BackendUnavailable())
+            self._give_up(batch, calls if keep else expired, BackendUnavailable(self._channel.outage.reason))
 
     def _give_up(self, batch: Batch, calls: list[_Call], refusal: BackendError) -> None:
         """The server refuses; that says nothing of an earlier copy whose fate is unknown."""

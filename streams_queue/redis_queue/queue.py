@@ -19,7 +19,7 @@ from streams_queue.config import MEMORY_REQUIRES, REDIS_REQUIRES, Settings, load
 from streams_queue.errors import BackendError, ConfigError, LeaseLost, QueueClosed, UsageError
 from streams_queue.messages import DeadLetter, Delivery, QueueStats, Receipt, ReceiptStatus, WaitingEvent
 from streams_queue.observer import Observer, Observers
-from streams_queue.redis_client import Endpoint
+from streams_queue.redis_client import Endpoint, endpoint_from_client, endpoint_from_url
 from streams_queue.redis_queue.leases import Lease, Stage
 from streams_queue.redis_queue.operations import Operations
 from streams_queue.redis_queue.producer import MAX_BATCH_EVENTS, Batch, NewEvent, in_batches
@@ -401,7 +401,7 @@ class RedisEventQueue:
         else:
             health = await self._operations.health()
         health |= {"queue_size": self.get_queue_size(), "running": self.is_running()}
-        return health | {"using_redis": True, "redis": self._endpoint.name}
+        return health | {"using_redis": True, "redis": self._endpoint.address}
 
     def is_running(self) -> bool:
         """True from construction to cleanup."""
@@ -482,10 +482,10 @@ class RedisEventQueue:
 
 def _endpoint(settings: Settings, client: Any) -> Endpoint:
     if client is not None:
-        return Endpoint.from_client(client)
+        return endpoint_from_client(client)
     if settings.redis_url is None:
         raise ConfigError("queue.redis_url: Missing redis_url")
-    return Endpoint.from_url(settings.redis_url, connect_timeout=min(2.0, settings.enqueue_timeout / 3))
+    return endpoint_from_url(settings.redis_url, connect_timeout=min(2.0, settings.enqueue_timeout / 3))
 
 
 def _by_session(deliveries: Iterable[Delivery]) -> list[tuple[Session, list[Lease]]]:

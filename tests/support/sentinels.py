@@ -20,8 +20,9 @@ from tests.support.waiting import wait_until_sync
 
 SERVICE = "mymaster"
 MONITORS = "+monitor master"
-# How often a sentinel looks, in ms. Servers before Redis 7 cannot be told; there a failover takes up to 10 s.
-PERIODS = {"info-period": 200, "ping-period": 100, "ask-period": 100, "publish-period": 200}
+# How often a sentinel looks, in ms. Servers before Redis 7 cannot be told; there a failover takes up to 10 s. A replica
+# is promoted only if it was heard of within 5 pings, and of its state nothing is heard for a second: no ping below 200.
+PERIODS = {"info-period": 200, "ping-period": 300, "ask-period": 100, "publish-period": 200}
 
 
 class SentinelServer:
@@ -61,7 +62,7 @@ class SentinelServer:
             *(f"{name.replace('_', '-')} {value}" for name, value in self._options.items()),
             f"sentinel myid {self.id}",
             f"sentinel monitor {SERVICE} 127.0.0.1 {primary.port} 2",
-            f"sentinel down-after-milliseconds {SERVICE} 500",
+            f"sentinel down-after-milliseconds {SERVICE} 1000",
             f"sentinel failover-timeout {SERVICE} 3000",
             *known,
         ]
@@ -110,6 +111,11 @@ class SentinelServer:
         """Return the port of the primary that this sentinel tells; None if it tells none."""
         found = self.command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", SERVICE)
         return int(found[1]) if found else None
+
+    def watch(self, server: RedisServer) -> None:
+        """Forget the primary and take `server` for it, whatever it is."""
+        self.command("SENTINEL", "REMOVE", SERVICE)
+        self.command("SENTINEL", "MONITOR", SERVICE, "127.0.0.1", server.port, 1)
 
     def pause(self) -> None:
         """Stop the process without closing anything."""
@@ -183,11 +189,23 @@ class Watched:
         port = next(filter(None, map(_primary_port, self.sentinels)))
         return next(server for server in self.servers if server.port == port)
 
+    def wait_for_replicas(self) -> None:
+        """Return when every replica has all that the primary has now: a failover then loses nothing."""
+        primary = self.primary()
+        offset = primary.command("ROLE")[1]
+        replicas = [server for server in self.servers if server is not primary]
+        wait_until_sync(lambda: all(replica.command("ROLE")[4] >= offset for replica in replicas), 20)
+
     def fail_over(self) -> RedisServer:
-        """Order a failover, as an operator does; returns the new primary when all sentinels tell it."""
+        """Order a failover, as an operator does; returns the new primary when the old one is demoted.
+
+        Until then the old one takes writes that nobody will ever see.
+        """
         before = self.primary()
         self.sentinels[0].command("SENTINEL", "FAILOVER", SERVICE)
-        return self.wait_for_failover(before)
+        after = self.wait_for_failover(before)
+        wait_until_sync(lambda: before.command("ROLE")[0] == b"slave", 30, what=lambda: self.sentinels[0].log)
+        return after
 
     def wait_for_failover(self, before: RedisServer) -> RedisServer:
         """Return the new primary when every sentinel that answers tells it, and it says so itself."""

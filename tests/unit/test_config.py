@@ -230,6 +230,7 @@ def test_values_must_fit_together(config: dict[str, Any], problem: str) -> None:
         "rediss://user:word@example.org:6380",
         "unix:///run/redis.sock?db=1",
         "redis+sentinel://:word@one:26379,two:26379/mymaster/0",
+        "rediss+sentinel://one,[::1]:26380/mymaster?sentinel_password=word",
     ],
 )
 def test_urls_of_every_supported_kind_are_taken(url: str) -> None:
@@ -237,16 +238,28 @@ def test_urls_of_every_supported_kind_are_taken(url: str) -> None:
     assert load_config(queue_config(redis_url=url)).redis_url == url
 
 
+SCHEMES = "redis://, rediss://, unix://, redis+sentinel://, rediss+sentinel://"
+
+
 @pytest.mark.parametrize(
     ("url", "problem"),
     [
-        ("localhost:6379", "must begin with one of redis://, rediss://, unix://, redis+sentinel://"),
-        ("http://h", "must begin with one of redis://, rediss://, unix://, redis+sentinel://"),
-        ("reddis://h", "must begin with one of redis://, rediss://, unix://, redis+sentinel://; did you mean redis?"),
+        ("localhost:6379", f"must begin with one of {SCHEMES}"),
+        ("http://h", f"must begin with one of {SCHEMES}"),
+        ("reddis://h", f"must begin with one of {SCHEMES}; did you mean redis?"),
         ("redis+cluster://h:6379", "names a cluster, which is not supported yet"),
         ("redis://", "must say where the server is"),
         ("redis://h:port/0", "must hold a valid host and port"),
+        ("redis://a:6379,b:6379/0", "must name one server"),
         ("redis://h:6379/events", "must end in the number of a database"),
+        ("unix://redis.sock", "must hold the absolute path of a socket"),
+        ("unix://host", "must hold the absolute path of a socket"),
+        ("redis+sentinel://a:26379,b:26379", "must name the service"),
+        ("redis+sentinel://a:26379/0/mymaster", "must end in the number of a database"),
+        ("redis+sentinel://a:26379,/mymaster", "must list the sentinels"),
+        ("redis+sentinel://a:66379/mymaster", "must list the sentinels"),
+        ("redis+sentinel://:pa/ss@a:26379/mymaster", "must"),
+        ("redis+sentinel://u:1/2@a:26379/mymaster", "must"),
         ("redis://h:6379/0\n", "must not hold spaces"),
         (6379, "must be a string"),
     ],

@@ -15,7 +15,16 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from streams_queue.errors import BackendRejected, BackendTimeout, BackendUnavailable, ConfigError, StateError
-from streams_queue.redis_client import Endpoint, call, from_reply, script, worth_retrying
+from streams_queue.redis_client import (
+    Endpoint,
+    call,
+    endpoint_from_client,
+    endpoint_from_url,
+    from_reply,
+    script,
+    worth_retrying,
+)
+from streams_queue.redis_client.endpoint import Server
 
 SECRET = "battery-staple"
 PASSING = {
@@ -76,6 +85,7 @@ def test_the_code_is_found_wherever_the_message_has_it(code: str, message: str, 
         (redis_errors.OutOfMemoryError("command not allowed when used memory > 'maxmemory'."), "OOM"),
         (redis_errors.NoPermissionError("this user has no permissions"), "NOPERM"),
         (redis_errors.AuthenticationError("invalid username-password pair"), "WRONGPASS"),
+        (redis_errors.AuthenticationError("Authentication required."), "NOAUTH"),
         (redis_errors.MasterDownError("Link with MASTER is down"), "MASTERDOWN"),
         (redis_errors.ClusterDownError("CLUSTERDOWN The cluster is down"), "CLUSTERDOWN"),
         (redis_errors.TryAgainError("TRYAGAIN Multiple keys request"), "TRYAGAIN"),
@@ -161,6 +171,7 @@ def test_a_script_is_called_by_digest_and_once_by_source() -> None:
 
 def kwargs_of(endpoint: Endpoint) -> dict[str, Any]:
     """Return what a connection of this endpoint was made with, and was not overruled."""
+    assert isinstance(endpoint, Server)
     connection = endpoint.new_connection()
     return {
         "timeout": connection.socket_timeout,
@@ -185,7 +196,7 @@ QUIET = {"timeout": None, "retries": 0, "health": 0, "decode": False, "protocol"
 )
 def test_a_url_becomes_an_address_without_its_password(url: str, name: str) -> None:
     """The name is for logs and errors."""
-    endpoint = Endpoint.from_url(url, connect_timeout=1.5)
+    endpoint = endpoint_from_url(url, connect_timeout=1.5)
     assert endpoint.name == name
     assert kwargs_of(endpoint) == QUIET
     assert SECRET not in f"{endpoint!r}{endpoint.name}"
@@ -194,13 +205,13 @@ def test_a_url_becomes_an_address_without_its_password(url: str, name: str) -> N
 def test_retries_and_timeouts_of_a_url_are_not_used() -> None:
     """Nothing is sent a second time behind the queue's back, however the URL asks for it."""
     url = "redis://localhost?socket_timeout=1&retry_on_timeout=yes&health_check_interval=5&decode_responses=yes&protocol=3"
-    assert kwargs_of(Endpoint.from_url(url, connect_timeout=1.5)) == QUIET
+    assert kwargs_of(endpoint_from_url(url, connect_timeout=1.5)) == QUIET
 
 
 def test_the_time_to_connect_is_the_urls_or_ours() -> None:
     """Whoever gives one in the URL means it."""
-    ours = Endpoint.from_url("redis://localhost", connect_timeout=1.5).new_connection()
-    theirs = Endpoint.from_url("redis://localhost?socket_connect_timeout=4", connect_timeout=1.5).new_connection()
+    ours = endpoint_from_url("redis://localhost", connect_timeout=1.5).new_connection()
+    theirs = endpoint_from_url("redis://localhost?socket_connect_timeout=4", connect_timeout=1.5).new_connection()
     assert (ours.socket_connect_timeout, theirs.socket_connect_timeout) == (1.5, 4.0)
     assert ours.socket_keepalive
 
@@ -219,7 +230,7 @@ def test_the_time_to_connect_is_the_urls_or_ours() -> None:
 def test_a_url_that_cannot_be_used_is_refused_without_being_repeated(url: str) -> None:
     """The message names the key in the configuration, and nothing in it may hold a password."""
     with pytest.raises(ConfigError) as refused:
-        Endpoint.from_url(url, connect_timeout=1.0)
+        endpoint_from_url(url, connect_timeout=1.0)
     assert "queue.redis_url" in str(refused.value)
     assert SECRET not in str(refused.value)
 
@@ -234,7 +245,7 @@ async def test_a_clients_settings_are_taken_without_its_patience() -> None:
         retry=Retry(NoBackoff(), 5),
         health_check_interval=9,
     )
-    endpoint = Endpoint.from_client(client)
+    endpoint = endpoint_from_client(client)
     assert endpoint.name == "10.0.0.1:7000"
     assert kwargs_of(endpoint) == QUIET
     assert endpoint.new_connection().password == SECRET
@@ -246,7 +257,7 @@ async def test_a_connection_of_an_emulated_client_talks_to_its_server() -> None:
     """The class comes along with the settings: fakeredis works as a server does."""
     client = fakeredis.FakeAsyncRedis(server=fakeredis.FakeServer())
     await client.set("k", "v")
-    connection = Endpoint.from_client(client).new_connection()
+    connection = endpoint_from_client(client).new_connection()
     await connection.connect()
     await connection.send_command("GET", "k")
     assert await connection.read_response() == b"v"
@@ -268,7 +279,7 @@ async def test_a_connection_of_an_emulated_client_talks_to_its_server() -> None:
 def test_a_client_that_cannot_be_used_is_refused_with_the_reason(client: Any, reason: str) -> None:
     """The message names the class or the setting, and no password."""
     with pytest.raises(ConfigError) as refused:
-        Endpoint.from_client(client)
+        endpoint_from_client(client)
     assert reason in str(refused.value)
     assert str(refused.value).startswith("client: ")
     assert SECRET not in str(refused.value)
