@@ -32,6 +32,9 @@ if redis.call('EXISTS', KEYS[1]) == 1 then
   end
 end
 
+-- A server that takes no writes now (a replica, too few replicas, a full disk) is not open, though all is there. This
+-- write changes nothing and is never refused for memory.
+redis.call('HDEL', KEYS[4], 'no_such_field')
 if not exists then
   redis.call('XGROUP', 'CREATE', KEYS[1], ARGV[1], '0', 'MKSTREAM')
   if ARGV[3] == '1' then

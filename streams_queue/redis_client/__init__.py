@@ -10,7 +10,7 @@ from __future__ import annotations
 from streams_queue.redis_client.clients import endpoint_from_client
 from streams_queue.redis_client.endpoint import Endpoint
 from streams_queue.redis_client.link import Link
-from streams_queue.redis_client.refusals import from_reply, worth_retrying
+from streams_queue.redis_client.refusals import from_reply, passes, worth_retrying
 from streams_queue.redis_client.scripts import Script, call, script
 from streams_queue.redis_client.urls import endpoint_from_url
 from streams_queue.redis_client.wire import Argument, Command
@@ -25,6 +25,7 @@ __all__ = [
     "endpoint_from_client",
     "endpoint_from_url",
     "from_reply",
+    "passes",
     "script",
     "worth_retrying",
 ]

@@ -116,6 +116,11 @@ def worth_retrying(error: BackendError) -> bool:
     return error.retryable or (isinstance(error, BackendRejected) and error.code in _RETRIED)
 
 
+def passes(error: BackendError) -> bool:
+    """Whether it ends by itself, shortly or not: the connection is lost, or the server cannot do it now."""
+    return error.retryable or (isinstance(error, BackendRejected) and error.passing)
+
+
 def is_elsewhere(error: BackendError) -> bool:
     """Whether the server is not the one to talk to any more: the next call looks it up again."""
     return isinstance(error, BackendRejected) and error.code in _ELSEWHERE

@@ -4,70 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
-import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from streams_queue.errors import BackendError, BackendRejected, BackendTimeout, BackendUnavailable
 from streams_queue.observer import Observers
-from streams_queue.redis_client import Endpoint, Link, worth_retrying
+from streams_queue.redis_client import Endpoint, Link, passes, worth_retrying
 from streams_queue.redis_queue.commands import StreamCommands
+from streams_queue.redis_queue.outage import Backoff, Outage, refuses_only_new_events
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
-
-
-class Outage:
-    """Notices that the server cannot be reached, and says so once when it begins and once when it ends.
-
-    Attributes:
-        count: How often that has been so.
-        reason: Why it is so now, as far as the last attempt tells; None while the server answers.
-    """
-
-    def __init__(self, address: str) -> None:
-        self._address = address
-        self._since: float | None = None
-        self.count = 0
-        self.reason: str | None = None
-
-    @property
-    def is_on(self) -> bool:
-        """Whether the last that was heard of the server is a failure."""
-        return self._since is not None
-
-    def failed(self, error: BackendError) -> None:
-        """Note a failure."""
-        self.reason = str(error)
-        if self._since is None:
-            self._since = time.monotonic()
-            self.count += 1
-            logger.warning("No answer from %s (%s); reconnecting until it is back", self._address, error)
-
-    def ended(self) -> None:
-        """Note an answer."""
-        if self._since is not None:
-            logger.info("%s answers again after %.1f s", self._address, time.monotonic() - self._since)
-            self._since = self.reason = None
-
-
-class Backoff:
-    """Waits between attempts: doubling from 10 ms to a cap, jittered. Reset by making a new one.
-
-    Args:
-        cap: The longest wait in seconds. It stays far below the lease, so that after an outage every living process has
-            renewed what it holds before anybody may claim it.
-    """
-
-    def __init__(self, cap: float) -> None:
-        self._cap = cap
-        self._wait = 0.01
-
-    def next(self) -> float:
-        """Return the next wait in seconds."""
-        wait, self._wait = self._wait, min(self._cap, self._wait * 2)
-        return wait * random.uniform(0.5, 1.0)
 
 
 class Channel:
@@ -77,7 +24,8 @@ class Channel:
         requests: For everything that is answered at once.
         reader: For the read that waits; used by the reader alone.
         producer: For enqueue batches; used by the producer alone.
-        outage: Whether the server answers.
+        outage: Whether the server can be used.
+        intake: Whether it takes new events; with no memory left it refuses only those.
         on_state_lost: Told when the server turns out to have lost the group, or the whole queue.
     """
 
@@ -88,11 +36,15 @@ class Channel:
         self.requests = Link(endpoint)
         self.reader = Link(endpoint)
         self.producer = Link(endpoint)
-        self.outage = Outage(endpoint.name)
+        self.outage = Outage(endpoint.name, "cannot be used")
+        self.intake = Outage(endpoint.name, "takes no new events")
         self.last_held = 0
         self._observers = observers
         self._backoff_cap = backoff_cap
         self._opening: asyncio.Task[None] | None = None
+        self._open_again_at = 0.0
+        self._open_backoff = self.backoff()
+        self._not_open: BackendError | None = None
         self._is_open = False
         self._was_open = False
 
@@ -122,11 +74,22 @@ class Channel:
         try:
             async with asyncio.timeout_at(deadline):
                 await asyncio.shield(self._opening)
-        except (TimeoutError, BackendTimeout) as error:
+        except TimeoutError as error:
+            raise self._not_open or BackendUnavailable("the server does not answer") from error
+        except BackendTimeout as error:
             raise BackendUnavailable("the server does not answer") from error
 
     async def _open(self) -> None:
-        opened = await self.commands.open(self.requests, reopened=self._was_open)
+        # However many calls wait for it, a server in trouble is asked a few times a second by each session.
+        await asyncio.sleep(self._open_again_at - asyncio.get_running_loop().time())
+        try:
+            opened = await self.commands.open(self.requests, reopened=self._was_open)
+        except BackendError as error:
+            # Told to those whose time is up before the next attempt; that one got no answer tells them less.
+            self._not_open = None if isinstance(error, BackendTimeout) else error
+            self._open_again_at = asyncio.get_running_loop().time() + self._open_backoff.next()
+            raise
+        self._not_open, self._open_backoff = None, self.backoff()
         if opened.created and self._was_open:
             self._report_state_lost(opened.held)
         self._is_open = self._was_open = True
@@ -141,8 +104,11 @@ class Channel:
 
     def failed(self, error: BackendError) -> None:
         """Note a failure of any link: what was known of the server may no longer hold."""
+        if refuses_only_new_events(error):
+            self.intake.failed(error)
+            return
         self._is_open = False
-        if worth_retrying(error):
+        if passes(error):
             self.outage.failed(error)
 
     async def retry(self, attempt: Callable[[], Awaitable[T]], *, deadline: float) -> T:

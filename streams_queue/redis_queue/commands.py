@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from streams_queue.config import Settings
+from streams_queue.errors import BackendError
 from streams_queue.keys import QueueKeys
-from streams_queue.redis_client import Argument, Command, Link, call, script
+from streams_queue.redis_client import Argument, Command, Link, call, from_reply, script
 
 # The layout of keys and fields that this release reads and writes.
 SCHEMA = 1
@@ -75,7 +76,7 @@ class Maintained:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """One consistent look at a queue; `totals` is the stats hash."""
+    """One consistent look at a queue; `totals` is the stats hash, `refused` why the server takes no writes now."""
 
     entries: int
     pending: int
@@ -85,6 +86,7 @@ class Figures:
     oldest_waiting: str
     now_ms: int
     totals: dict[str, str]
+    refused: BackendError | None
 
 
 class StreamCommands:
@@ -269,9 +271,10 @@ class StreamCommands:
         names = self.keys
         keys = (names.stream, names.delayed, names.dead, names.stats)
         reply = await link.run(script("stats"), keys, (self._settings.group,), timeout=self.timeout)
-        entries, pending, delayed, dead, consumers, oldest, now_ms, flat = reply
+        entries, pending, delayed, dead, consumers, oldest, now_ms, flat, error = reply
         totals = dict(zip(_words(flat[::2]), _words(flat[1::2]), strict=True))
-        return Figures(entries, pending, delayed, dead, consumers, _word(oldest), now_ms, totals)
+        refused = from_reply(Exception(_word(error))) if error else None
+        return Figures(entries, pending, delayed, dead, consumers, _word(oldest), now_ms, totals, refused)
 
     async def peek(self, link: Link, count: int) -> tuple[list[RawEntry], list[tuple[float, list[bytes]]]]:
         """Return waiting entries and delayed events (due in milliseconds), at most `count` together."""

@@ -73,6 +73,7 @@ class Maintenance:
             wait = self._interval
             try:
                 done = await self._round()
+                self._channel.outage.ended()
                 wait = self._judge(done)
                 if done.strays:
                     await self._reader.recover()

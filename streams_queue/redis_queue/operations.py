@@ -12,6 +12,7 @@ from streams_queue.codec import Codec
 from streams_queue.config import Settings
 from streams_queue.errors import BackendError, UsageError
 from streams_queue.messages import DeadLetter, QueueStats, WaitingEvent
+from streams_queue.redis_client import passes
 from streams_queue.redis_queue.commands import Figures
 from streams_queue.redis_queue.entries import milliseconds_of, read_dead_letter, read_delayed, read_waiting
 from streams_queue.redis_queue.session import Session
@@ -90,6 +91,7 @@ class Operations:
             "dead": figures.dead,
             "paused": bool(figures.totals.get("paused")),
         }
+        health |= _trouble(figures.refused or session.channel.outage.trouble)
         limits = self._settings.dead_letter
         if limits.when_full == "refuse" and figures.dead >= limits.max_size:
             health |= {"status": "unhealthy", "error": "the dead letters are full"}
@@ -190,6 +192,13 @@ class Operations:
             if isinstance(reply, BackendError):
                 raise reply
         return replies
+
+
+def _trouble(error: BackendError | None) -> dict[str, str]:
+    """Return what to say of a server that answers and yet does not do everything, or did not a moment ago."""
+    if error is None or not passes(error):
+        return {}
+    return {"status": "degraded", "error": str(error)}
 
 
 def _oldest_ms(first_unread: str, buffered: str | None) -> int | None:

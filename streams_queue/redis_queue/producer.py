@@ -15,7 +15,14 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from streams_queue.errors import BackendError, BackendTimeout, BackendUnavailable, QueueClosed, StateError
+from streams_queue.errors import (
+    BackendError,
+    BackendRejected,
+    BackendTimeout,
+    BackendUnavailable,
+    QueueClosed,
+    StateError,
+)
 from streams_queue.messages import Receipt, ReceiptStatus
 from streams_queue.observer import Observers
 from streams_queue.redis_client import Argument, worth_retrying
@@ -225,7 +232,7 @@ class Producer:
                     self._give_up(batch, waiting, error)
                     return
                 wait = backoff.next()
-                self._expire(batch, calls, before=loop.time() + wait)
+                self._expire(batch, calls, error, before=loop.time() + wait)
                 await asyncio.sleep(wait)
             else:
                 self._settle(batch, calls, reply)
@@ -259,14 +266,15 @@ class Producer:
             self._channel.failed(error)
             raise
         self._channel.outage.ended()
+        self._channel.intake.ended()
         return reply
 
-    def _expire(self, batch: Batch, calls: list[_Call], *, before: float) -> None:
+    def _expire(self, batch: Batch, calls: list[_Call], error: BackendError, *, before: float) -> None:
         """Tell callers whose time is up; when the batch is to be kept, all of them: it is out of our hands then."""
         expired = [call for call in calls if call.deadline <= before]
         if expired:
             keep = batch.maybe_written and self.keep_unresolved
-            self._give_up(batch, calls if keep else expired, BackendUnavailable(self._channel.outage.reason))
+            self._give_up(batch, calls if keep else expired, _last_word(error))
 
     def _give_up(self, batch: Batch, calls: list[_Call], refusal: BackendError) -> None:
         """The server refuses; that says nothing of an earlier copy whose fate is unknown."""
@@ -330,6 +338,11 @@ def in_batches(events: Sequence[NewEvent]) -> Iterator[Sequence[NewEvent]]:
             start, size_bytes = position, len(event.payload)
     if start < len(events):
         yield events[start:]
+
+
+def _last_word(error: BackendError) -> BackendError:
+    """Return what to tell a caller whose time is up before anything was written, and why."""
+    return error if isinstance(error, BackendRejected) else BackendUnavailable(str(error))
 
 
 def _positions(calls: Sequence[_Call]) -> Iterator[tuple[_Call, tuple[int, ...]]]:

@@ -18,11 +18,12 @@ from streams_queue.config import Settings
 from streams_queue.errors import BackendError, BackendRejected
 from streams_queue.messages import Delivery
 from streams_queue.observer import Observers
-from streams_queue.redis_client import Command, worth_retrying
-from streams_queue.redis_queue.channel import Backoff, Channel
+from streams_queue.redis_client import Command, passes
+from streams_queue.redis_queue.channel import Channel
 from streams_queue.redis_queue.commands import RawEntry, milliseconds
 from streams_queue.redis_queue.entries import Broken, Newer, milliseconds_of, read_entry
 from streams_queue.redis_queue.leases import Lease, Leases, Stage
+from streams_queue.redis_queue.outage import Backoff
 from streams_queue.redis_queue.prefetch import Prefetch
 from streams_queue.redis_queue.settlements import Settlements
 from streams_queue.redis_queue.size import LocalSize
@@ -379,6 +380,9 @@ class Reader:
 
     def _judge_acks(self, acks: list[Lease], reply: object) -> list[Lease]:
         """Confirm the acks that went with a read; return those that must be sent again."""
+        if isinstance(reply, BackendError) and not self._channel.reader.is_open:
+            # Refused by a server that is the wrong one now: its answer to the read does not come any more.
+            raise reply
         # A server that does not know the script learns it from its first use: no ack waits for a second attempt.
         self._ack_is_known = not isinstance(reply, BackendError)
         if not self._ack_is_known:
@@ -400,8 +404,7 @@ class Reader:
         """After a failure: go on if that can help, else tell the callers."""
         self._channel.failed(error)
         lost_group = isinstance(error, BackendRejected) and error.code == "NOGROUP"
-        passing = isinstance(error, BackendRejected) and error.passing
-        if not (lost_group or passing or worth_retrying(error)):
+        if not (lost_group or passes(error)):
             self._fail_waiters(error)
             return
         self._expect_recovery()

@@ -245,19 +245,21 @@ def test_stats_are_one_look_at_everything(alone: ScriptsAlone) -> None:
     oldest = alone.raw.xrange(alone.keys.stream)[1][0]
     before = alone.now_ms()
 
-    entries, pending, delayed, dead, consumers, found, now, totals = alone.run("stats", GROUP)
+    entries, pending, delayed, dead, consumers, found, now, totals, refused = alone.run("stats", GROUP)
 
     assert (entries, pending, delayed, dead, consumers, found) == (3, 1, 2, 1, 1, oldest)
     assert before <= now <= alone.now_ms()
+    assert refused == b""
     assert dict(zip(totals[::2], totals[1::2], strict=True)) == {b"schema": b"1", b"enqueued": b"3"}
 
 
 def test_stats_of_a_queue_that_was_never_used(alone: ScriptsAlone) -> None:
     """All zero, and no error."""
     alone.raw.delete(alone.keys.stream, alone.keys.stats)
-    entries, pending, delayed, dead, consumers, oldest, now, totals = alone.run("stats", GROUP)
+    entries, pending, delayed, dead, consumers, oldest, now, totals, refused = alone.run("stats", GROUP)
     assert (entries, pending, delayed, dead, consumers, oldest, totals) == (0, 0, 0, 0, 0, b"", [])
-    assert now > 0
+    assert (now > 0, refused) == (True, b"")
+    assert alone.totals() == {}
 
 
 def test_stats_are_those_of_our_group(alone: ScriptsAlone) -> None:

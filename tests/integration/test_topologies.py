@@ -130,5 +130,5 @@ async def test_sentinels_that_do_not_answer_are_waited_for(
     got = await waiting
     assert got is not None
     assert got["n"] == 1
-    assert caplog.text.count("No answer from mymaster (sentinels ") == 1
+    assert caplog.text.count("cannot be used for now (no primary of mymaster (sentinels ") == 1
     assert SECRET not in caplog.text

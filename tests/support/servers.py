@@ -127,6 +127,11 @@ class RedisServer:
         return f"redis://127.0.0.1:{self.port}/0"
 
     @property
+    def directory(self) -> Path:
+        """Where the server keeps its files."""
+        return self._directory
+
+    @property
     def pid(self) -> int:
         """The process, for what only the operating system knows about it."""
         assert self._process is not None

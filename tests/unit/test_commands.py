@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streams_queue.config import load_config
+from streams_queue.errors import BackendRejected
 from streams_queue.redis_client import script
 from streams_queue.redis_queue.commands import (
     Adopted,
@@ -222,9 +223,17 @@ async def test_leaving_names_the_producer(commands: StreamCommands) -> None:
 
 async def test_figures_have_names(commands: StreamCommands) -> None:
     """The stats hash becomes a mapping."""
-    link = FakeLink([5, 2, 1, 3, 4, b"9-1", 1234, [b"enqueued", b"7", b"paused", b"intake"]])
+    link = FakeLink([5, 2, 1, 3, 4, b"9-1", 1234, [b"enqueued", b"7", b"paused", b"intake"], b""])
     found = await commands.figures(link)
-    assert found == Figures(5, 2, 1, 3, 4, "9-1", 1234, {"enqueued": "7", "paused": "intake"})
+    assert found == Figures(5, 2, 1, 3, 4, "9-1", 1234, {"enqueued": "7", "paused": "intake"}, None)
+
+
+async def test_figures_say_why_the_server_takes_no_writes(commands: StreamCommands) -> None:
+    """The error of the write that the script tried, as any other error reply; Redis 6.2 leaves the dash before it."""
+    link = FakeLink([5, 2, 1, 3, 4, b"9-1", 1234, [], b"-OOM command not allowed when used memory > 'maxmemory'."])
+    refused = (await commands.figures(link)).refused
+    assert isinstance(refused, BackendRejected)
+    assert (refused.code, refused.passing) == ("OOM", True)
 
 
 async def test_peek_tells_waiting_from_delayed(commands: StreamCommands) -> None:
