@@ -82,7 +82,13 @@ class LeaseLost(StreamsQueueError):
 
 
 class BackendError(StreamsQueueError):
-    """The server could not do what was asked."""
+    """The server could not do what was asked.
+
+    Attributes:
+        receipts: Of a call with several events: those of the first ones, where it is known what became of them before.
+    """
+
+    receipts: tuple[Any, ...] = ()
 
 
 class BackendUnavailable(BackendError):

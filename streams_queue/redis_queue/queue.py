@@ -193,13 +193,23 @@ class RedisEventQueue:
     async def _put_at_once(self, events: Sequence[NewEvent]) -> list[Receipt]:
         receipts: list[Receipt] = []
         batches = in_batches(events)
-        while ahead := list(itertools.islice(batches, _BATCHES_AHEAD)):
+        # Who keeps what did not get through has to know exactly which events that are: one batch after the other.
+        at_once = 1 if self.keep_unresolved else _BATCHES_AHEAD
+        while ahead := list(itertools.islice(batches, at_once)):
             if len(ahead) == 1:
-                receipts += await self._put_once(ahead[0])
+                receipts += await self._put_next(ahead[0], receipts)
             else:
                 added = await asyncio.gather(*map(self._put_once, ahead))
                 receipts += itertools.chain.from_iterable(added)
         return receipts
+
+    async def _put_next(self, events: Sequence[NewEvent], before: Sequence[Receipt]) -> list[Receipt]:
+        """Put one batch; an error says what became of the events of the same call that came before it."""
+        try:
+            return await self._put_once(events)
+        except BackendError as error:
+            error.receipts = tuple(before)
+            raise
 
     async def _put_once(self, events: Sequence[NewEvent]) -> list[Receipt]:
         session = self._current()
@@ -220,7 +230,7 @@ class RedisEventQueue:
         receipts: list[Receipt] = []
         while len(receipts) < len(events) and not self._closed:
             start = len(receipts)
-            tried = await self._put_once(next(in_batches(events[start : start + MAX_BATCH_EVENTS])))
+            tried = await self._put_next(next(in_batches(events[start : start + MAX_BATCH_EVENTS])), receipts)
             receipts += itertools.takewhile(lambda receipt: receipt.status not in _FULL, tried)
             if len(receipts) == start + len(tried):
                 continue

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from streams_queue.codec import make_codec
-from streams_queue.errors import BackendTimeout, StateError
+from streams_queue.errors import BackendError, BackendTimeout, StateError
 from streams_queue.memory_queue import Entry, EventQueue
 from streams_queue.messages import Receipt, ReceiptStatus
 from streams_queue.redis_queue import RedisEventQueue
@@ -76,11 +76,6 @@ class Holding:
         stats = await self._local.stats()
         return stats.waiting + stats.in_flight + stats.delayed
 
-    def check(self, new: NewEvents) -> None:
-        """Raise MessageError if one of the payloads cannot travel."""
-        for payload in new.payloads:
-            self._codec.encode(payload)
-
     async def add(self, new: NewEvents) -> list[Receipt]:
         """Hold events at the end of the line; `full` beyond the bound."""
         return await self._local.enqueue_many(
@@ -95,12 +90,6 @@ class Holding:
         """
         if await self.count() + len(new.payloads) > self._local.max_size:
             raise error
-        # A queue that waits for room may have got the first of them in before: the unknown ones are the last.
-        before = len(new.payloads) - len(error.positions)
-        accepted = [Receipt(ReceiptStatus.ACCEPTED, event_id or "") for event_id in new.event_ids[:before]]
-        return accepted + await self._add_out_of_line(new.part(before, len(new.payloads)), error)
-
-    async def _add_out_of_line(self, new: NewEvents, error: BackendTimeout) -> list[Receipt]:
         ids = [error.unresolved.events[position].event_id for position in error.positions]
         receipts = await self.add(NewEvents(new.payloads, ids, new.delay, new.headers))
         entries = self._take_out({receipt.event_id for receipt in receipts if receipt.status is ReceiptStatus.ACCEPTED})
@@ -175,15 +164,21 @@ class Holding:
                 delay=self._local.seconds_left(entries[0]),
                 headers=entries[0].meta.headers or None,
             )
-        except BackendTimeout as error:
-            if error.unresolved is not None:
-                unknown = entries[len(entries) - len(error.positions) :]
-                self._keep(error.unresolved, dict(zip(error.positions, unknown, strict=True)))
+        except BackendError as error:
+            self._went(_held(entries, error.receipts))
+            if isinstance(error, BackendTimeout) and error.unresolved is not None:
+                unknown = entries[len(error.receipts) :]
+                self._keep(error.unresolved, dict(zip(error.positions, unknown, strict=False)))
             raise
-        taken = [entry for entry, receipt in zip(entries, receipts, strict=True) if receipt.held]
+        taken = _held(entries, receipts)
         self._went(taken)
         return len(taken) == len(entries)
 
     def _went(self, entries: Sequence[Entry]) -> None:
         self._local.moved(entries)
         self.moved += len(entries)
+
+
+def _held(entries: Sequence[Entry], receipts: Sequence[Receipt]) -> list[Entry]:
+    """Return those of the entries that Redis has, as far as the receipts go."""
+    return [entry for entry, receipt in zip(entries, receipts, strict=False) if receipt.held]

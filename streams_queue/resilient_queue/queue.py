@@ -27,8 +27,6 @@ from streams_queue.settling import Claim, TaskSettler
 
 logger = logging.getLogger(__name__)
 
-# So many events go to the server in one round trip, together or not at all; more could be taken in part.
-_CHUNK = 500
 _DRAIN_AT_CLEANUP = 3.0
 _LOCAL_ID = "local:"
 
@@ -169,41 +167,36 @@ class ResilientQueue:
         """Put several events on the server, or into this process, in order; one receipt each. Raises as `enqueue`."""
         given = list(payloads)
         new = NewEvents(given, check_event_ids(event_ids, len(given)), delay, headers)
-        if len(given) > _CHUNK:
-            self._holding.check(new)
-        receipts: list[Receipt] = []
-        for start in range(0, len(given), _CHUNK):
-            receipts += await self._enqueue_chunk(new.part(start, start + _CHUNK))
-        return receipts
-
-    async def _enqueue_chunk(self, new: NewEvents) -> list[Receipt]:
         if not (self._running and self._recovery.lets_through()):
             return await self._hold(new)
         try:
-            receipts = await self._redis.enqueue_many(
-                new.payloads, event_ids=new.event_ids, delay=new.delay, headers=new.headers
-            )
+            receipts = await self._redis.enqueue_many(given, event_ids=new.event_ids, delay=delay, headers=headers)
         except BackendError as error:
             return await self._hold_after(error, new)
         self._recovery.succeeded()
         return receipts
 
     async def _hold_after(self, error: BackendError, new: NewEvents) -> list[Receipt]:
-        """Hold what Redis did not take, or may have taken."""
+        """Hold what Redis did not take, or may have taken; the first events of the call may be there already."""
         if not goes_local(error):
             raise error
+        receipts = list(error.receipts)
         self._recovery.failed(error)
+        start = len(receipts)
         if isinstance(error, BackendTimeout) and error.unresolved is not None:
-            receipts = await self._holding.add_unresolved(new, error)
-            self._recovery.work()
-            return receipts
-        return await self._hold(new)
+            start += len(error.positions)
+            try:
+                receipts += await self._holding.add_unresolved(new.part(len(receipts), start), error)
+            finally:
+                self._recovery.work()
+        return receipts + (await self._hold(new.part(start, len(new.payloads))) if start < len(new.payloads) else [])
 
     async def _hold(self, new: NewEvents) -> list[Receipt]:
-        receipts = await self._holding.add(new)
-        if self._running:
-            self._recovery.work()
-        return receipts
+        try:
+            return await self._holding.add(new)
+        finally:
+            if self._running:
+                self._recovery.work()
 
     # --- consuming ---
 

@@ -82,6 +82,30 @@ async def test_a_swallowed_reply_leaves_each_event_there_once(make: Make, proxy:
     assert (await queue.stats()).waiting == 0
 
 
+@pytest.mark.parametrize("where", ["request", "reply"])
+async def test_a_call_of_several_batches_that_breaks_in_the_middle_leaves_each_event_there_once(
+    make: Make, proxy: FlakyProxy, where: str
+) -> None:
+    """Large events go in batches of their own: one is there, the fate of one is unknown, one was never tried."""
+    queue = make(proxy.url)
+    large = [event(n, filler="x" * 3_000_000) for n in range(3)]
+    if where == "reply":
+        trap = proxy.swallow_reply(lambda request, _: marker(1) in b"".join(request), then="close")
+    else:
+        trap = proxy.hold_request(lambda request: marker(1) in b"".join(request), then="close")
+    enqueued = asyncio.create_task(queue.enqueue_many(large))
+    assert await asyncio.to_thread(trap.hit.wait, 10)
+    proxy.refuse()
+    assert [receipt.held for receipt in await enqueued] == [True] * 3
+    assert not queue.using_redis
+    # Nobody may still be about to send it.
+    await wait_until(lambda: not any(task.get_name() == "streams_queue.producer" for task in asyncio.all_tasks()))
+    proxy.restore()
+    await restored(queue)
+    assert await take_numbers(queue, 3) == [0, 1, 2]
+    assert (await queue.stats()).waiting == 0
+
+
 async def test_a_server_without_memory_is_waited_out(make: Make, start_server: StartServer) -> None:
     """Local consumers get what is held; as soon as there is memory, the rest moves."""
     server = start_server(maxmemory_policy="noeviction")
