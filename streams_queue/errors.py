@@ -126,6 +126,13 @@ class BackendRejected(BackendError):
         super().__init__(message)
 
 
+class SpoolError(BackendError):
+    """The spool directory cannot hold events; nothing was taken.
+
+    Trying again helps once what the message names is mended: a full disk, a directory that cannot be written to.
+    """
+
+
 class StateError(BackendError):
     """What is stored under the queue's keys was not written by a queue that this release can share."""
 

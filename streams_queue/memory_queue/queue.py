@@ -387,6 +387,10 @@ class EventQueue:
 
     # --- moving events to another queue: for the resilient queue, which drains this one into Redis ---
 
+    def held(self) -> int:
+        """How many events are here and not settled: waiting, delayed, in flight and moving."""
+        return self._store.held
+
     def has_events_to_move(self) -> bool:
         """Tell, without awaiting, whether events wait here, delayed ones included."""
         self._advance()

@@ -42,6 +42,10 @@ _STATUS = {
 }
 
 
+class ForgottenBatchError(StateError):
+    """The server can no longer tell what became of the batch."""
+
+
 @dataclass(frozen=True, slots=True)
 class NewEvent:
     """An event on its way in, encoded.
@@ -172,11 +176,18 @@ class Producer:
         return await call.reply
 
     async def resolve(self, batch: Batch) -> list[Receipt]:
-        """Send a batch of unknown fate again, verbatim; return what became of its events, then or now."""
+        """Send a batch of unknown fate again, verbatim; return what became of its events, then or now.
+
+        Raises:
+            ForgottenBatchError: It was not written now, and nobody knows whether it was before.
+            BackendError: As `add`; the fate stays unknown.
+        """
         batch.maybe_written = True
+        # By today's clock, however long it has lain: what came in meanwhile has to be recognised.
+        batch.bucket = self._bucket(batch.events)
         reply = await self._send(batch, asyncio.get_running_loop().time() + self._attempt_timeout)
         if reply.status not in ("ok", "replayed"):
-            raise StateError(
+            raise ForgottenBatchError(
                 f"batch {batch.sequence} of producer {batch.producer_id} cannot be resolved: {reply.status}"
             )
         return batch.receipts(reply.results)
@@ -242,9 +253,12 @@ class Producer:
         if time.monotonic() - self._confirmed_at > PRODUCER_TTL_MS / 1000 - 600:
             self._start_over()
         self._sequence += 1
+        return Batch(self.id, self._sequence, self._bucket(events), events, self.max_size)
+
+    def _bucket(self, events: Sequence[NewEvent]) -> int | None:
+        """Return the time bucket for the ids of a batch that is sent now; None if it has none to remember."""
         deduplicated = any(event.deduplicated for event in events)
-        bucket = int(time.time() / self._bucket_width) if deduplicated else None
-        return Batch(self.id, self._sequence, bucket, events, self.max_size)
+        return int(time.time() / self._bucket_width) if deduplicated else None
 
     async def _send(self, batch: Batch, deadline: float) -> BatchReply:
         """Send a batch once; whether that may have written it is noted in the batch."""

@@ -125,7 +125,7 @@ class RedisEventQueue:
             BackendTimeout: No answer within enqueue_timeout; call again with the same event_id.
             BackendRejected: The server refused (out of memory, no permission, wrong type).
         """
-        events = self._new_events([payload], [event_id], delay, headers)
+        events = self.new_events([payload], [event_id], delay, headers)
         return (await self._put(events))[0].held
 
     async def enqueue_many(
@@ -141,15 +141,16 @@ class RedisEventQueue:
         Redis: 1 round trip per 500 events. Raises as `enqueue`; then some events may have been accepted.
         """
         given = list(payloads)
-        return await self._put(self._new_events(given, event_ids, delay, headers))
+        return await self._put(self.new_events(given, event_ids, delay, headers))
 
-    def _new_events(
+    def new_events(
         self,
         payloads: Sequence[Any],
         event_ids: Sequence[str | None] | None,
         delay: float,
         headers: Mapping[str, str] | None,
     ) -> list[NewEvent]:
+        """Return events as they travel. Raises MessageError if one of them cannot."""
         ids = check_event_ids(event_ids, len(payloads))
         seconds = check_delay(delay)
         checked = check_headers(headers)
@@ -216,10 +217,7 @@ class RedisEventQueue:
         session.producer.max_size = self.max_size
         deadline = session.loop.time() + self.settings.enqueue_timeout
         receipts = await session.producer.add(events, deadline)
-        immediate = sum(
-            receipt.status is ReceiptStatus.ACCEPTED and receipt.entry_id is not None for receipt in receipts
-        )
-        self._size.add(immediate)
+        self._size.add(_immediate(receipts))
         self._size.at_most(session.channel.last_held)
         return receipts
 
@@ -245,7 +243,10 @@ class RedisEventQueue:
 
         Redis: 1 round trip. It is written at most once, however often it is sent. Raises as `enqueue`.
         """
-        return await self._current().producer.resolve(unresolved)
+        session = self._current()
+        receipts = await session.producer.resolve(unresolved)
+        self._size.add(_immediate(receipts))
+        return receipts
 
     # --- consuming ---
 
@@ -496,6 +497,11 @@ def _endpoint(settings: Settings, client: Any) -> Endpoint:
     if settings.redis_url is None:
         raise ConfigError("queue.redis_url: Missing redis_url")
     return endpoint_from_url(settings.redis_url, connect_timeout=min(2.0, settings.enqueue_timeout / 3))
+
+
+def _immediate(receipts: Iterable[Receipt]) -> int:
+    """Return how many events wait on the server from now on."""
+    return sum(receipt.status is ReceiptStatus.ACCEPTED and receipt.entry_id is not None for receipt in receipts)
 
 
 def _by_session(deliveries: Iterable[Delivery]) -> list[tuple[Session, list[Lease]]]:

@@ -1,28 +1,13 @@
-"""What is held in this process, and moving it to Redis: from the front, and never out of hand before a reply.
-
-All of it lies in the local queue. Events that are on their way to Redis, and those of batches whose fate is unknown,
-are taken out of its line but stay counted there, so that one bound covers everything.
-"""
+"""Where a resilient queue holds events that Redis cannot take: what both places have in common."""
 
 from __future__ import annotations
 
-import itertools
-import logging
-import sys
-from collections import deque
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
-from streams_queue.codec import make_codec
-from streams_queue.errors import BackendError, BackendTimeout, StateError
-from streams_queue.memory_queue import Entry, EventQueue
-from streams_queue.messages import Receipt, ReceiptStatus
-from streams_queue.redis_queue import RedisEventQueue
-
-logger = logging.getLogger(__name__)
-
-_BATCH = 200
+from streams_queue.errors import BackendTimeout
+from streams_queue.messages import Receipt
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,146 +24,75 @@ class NewEvents:
         return NewEvents(self.payloads[start:end], self.event_ids[start:end], self.delay, self.headers)
 
 
-@dataclass(eq=False, slots=True)
-class _Unresolved:
-    """A batch that Redis may have or not, and the entries here that stand for its events, by their position in it."""
-
-    batch: Any
-    entries: dict[int, Entry]
-
-
-class Holding:
-    """The events that this process holds.
-
-    Args:
-        local: The queue in which they lie; local consumers take from it what nobody is about to move.
-        redis: The queue to which they move.
-        payload_type: As for the two queues.
+class Holding(Protocol):
+    """The events that this process holds, and moving them to Redis: from the front, never out of hand before a reply.
 
     Attributes:
+        durable: Whether they survive the process.
+        max_size: The most events that may be held.
         moved: How many events have gone to Redis so far.
+        words: What becomes of the events, for the warning when the fallback begins.
     """
 
-    def __init__(self, local: EventQueue, redis: RedisEventQueue, payload_type: type | None) -> None:
-        self._local = local
-        self._redis = redis
-        self._codec = make_codec(payload_type, max_bytes=local.settings.max_event_bytes)
-        self._unresolved: deque[_Unresolved] = deque()
-        self._is_moving = False
-        self.moved = 0
+    durable: bool
+    max_size: int
+    moved: int
+    words: str
 
     def is_empty(self) -> bool:
-        """Whether nothing is left to move; what local consumers have in hand does not count."""
-        return not (self._is_moving or self._unresolved or self._local.has_events_to_move())
+        """Whether nothing is left to move, and nothing is just coming in."""
+        ...
 
-    async def count(self) -> int:
-        """How many events would die with this process now, those in the hands of local consumers included."""
-        stats = await self._local.stats()
-        return stats.waiting + stats.in_flight + stats.delayed
+    def count(self) -> int:
+        """How many events are held."""
+        ...
+
+    def waiting(self) -> int:
+        """How many of them the local queue's own figures do not count."""
+        ...
+
+    def remarks(self) -> Mapping[str, str]:
+        """Say for check_health what an operator should know of the events that are held."""
+        ...
+
+    def has_problem(self) -> bool:
+        """Whether there is nowhere to hold events at the moment."""
+        ...
+
+    async def look(self) -> None:
+        """Find what an earlier process left; called before the first event comes in or goes out."""
+        ...
 
     async def add(self, new: NewEvents) -> list[Receipt]:
-        """Hold events at the end of the line; `full` beyond the bound."""
-        return await self._local.enqueue_many(
-            new.payloads, event_ids=new.event_ids, delay=new.delay, headers=new.headers
-        )
-
-    async def add_unresolved(self, new: NewEvents, error: BackendTimeout) -> list[Receipt]:
-        """Hold events that Redis may have: out of the line until `move_some` knows, then at its front or gone.
+        """Hold events at the end of the line; `full` beyond the bound. In line when this first awaits.
 
         Raises:
-            BackendTimeout: There is no room to hold all of them, so their fate stays unknown.
+            MessageError: One of the payloads cannot travel; none is held.
+            SpoolError: There is nowhere to put them.
         """
-        if await self.count() + len(new.payloads) > self._local.max_size:
-            raise error
-        ids = [error.unresolved.events[position].event_id for position in error.positions]
-        receipts = await self.add(NewEvents(new.payloads, ids, new.delay, new.headers))
-        entries = self._take_out({receipt.event_id for receipt in receipts if receipt.status is ReceiptStatus.ACCEPTED})
-        positions = dict(zip(ids, error.positions, strict=True))
-        self._keep(error.unresolved, {positions[entry.event_id]: entry for entry in entries})
-        return receipts
+        ...
 
-    def _take_out(self, event_ids: Container[str]) -> list[Entry]:
-        """Take events out of the line, wherever in it they are; nothing is awaited since they came in."""
-        line = self._local.take_to_move(sys.maxsize)
-        self._local.put_back([entry for entry in line if entry.event_id not in event_ids])
-        return [entry for entry in line if entry.event_id in event_ids]
+    async def add_unresolved(self, new: NewEvents, error: BackendTimeout) -> list[Receipt]:
+        """Hold events that Redis may have, with the batch that tells; they go first, or turn out to have gone.
 
-    def _keep(self, batch: Any, entries: Mapping[int, Entry]) -> None:
-        """Note which entries stand for which events of a batch, which several callers may share."""
-        for known in self._unresolved:
-            if known.batch is batch:
-                known.entries.update(entries)
-                return
-        self._unresolved.append(_Unresolved(batch, dict(entries)))
-
-    # --- moving ---
+        Raises:
+            BackendTimeout: They cannot be held, so that their fate stays unknown.
+        """
+        ...
 
     async def move_some(self) -> bool:
-        """Move the next events to Redis: a batch of unknown fate first and verbatim, else the oldest in line.
+        """Move the next events to Redis: batches of unknown fate first and verbatim, else the oldest in line.
 
         Returns:
             Whether to go on at once; False if Redis has no room for the next event.
 
-        Cancelled: What was not confirmed is in line again; its event_id keeps it from being added twice.
+        Cancelled: What was not confirmed is moved again, and recognised.
 
         Raises:
             BackendError: Redis did not take them; they are in line again.
         """
-        if self._unresolved:
-            return await self._resolve(self._unresolved[0])
-        entries = self._local.take_to_move(_BATCH)
-        self._is_moving = True
-        try:
-            for _, group in itertools.groupby(entries, key=lambda entry: (entry.due, entry.meta.headers)):
-                if not await self._send(list(group)):
-                    return False
-        finally:
-            self._local.put_back([entry for entry in entries if not self._is_unresolved(entry)])
-            self._is_moving = False
-        return True
+        ...
 
-    def _is_unresolved(self, entry: Entry) -> bool:
-        return any(entry in unresolved.entries.values() for unresolved in self._unresolved)
-
-    async def _resolve(self, unresolved: _Unresolved) -> bool:
-        entries = unresolved.entries
-        try:
-            receipts: list[Receipt] = await self._redis.resolve(unresolved.batch)
-        except StateError as error:
-            # The server has forgotten this producer; the event ids still keep all but the first copy out.
-            logger.warning("The fate of %d events stays unknown (%s); sending them anew", len(entries), error)
-            taken = []
-        else:
-            taken = [entry for position, entry in entries.items() if receipts[position].held]
-        self._unresolved.popleft()
-        self._went(taken)
-        self._local.put_back([entries[position] for position in sorted(entries)])
-        return True
-
-    async def _send(self, entries: Sequence[Entry]) -> bool:
-        """Send entries that have the same delay and headers; False if there was not room for all of them."""
-        try:
-            receipts = await self._redis.enqueue_many(
-                [self._codec.decode(entry.payload) for entry in entries],
-                event_ids=[entry.event_id for entry in entries],
-                delay=self._local.seconds_left(entries[0]),
-                headers=entries[0].meta.headers or None,
-            )
-        except BackendError as error:
-            self._went(_held(entries, error.receipts))
-            if isinstance(error, BackendTimeout) and error.unresolved is not None:
-                unknown = entries[len(error.receipts) :]
-                self._keep(error.unresolved, dict(zip(error.positions, unknown, strict=False)))
-            raise
-        taken = _held(entries, receipts)
-        self._went(taken)
-        return len(taken) == len(entries)
-
-    def _went(self, entries: Sequence[Entry]) -> None:
-        self._local.moved(entries)
-        self.moved += len(entries)
-
-
-def _held(entries: Sequence[Entry], receipts: Sequence[Receipt]) -> list[Entry]:
-    """Return those of the entries that Redis has, as far as the receipts go."""
-    return [entry for entry, receipt in zip(entries, receipts, strict=False) if receipt.held]
+    async def close(self) -> None:
+        """The queue is closed; say in the log what becomes of the events that are still held."""
+        ...

@@ -9,20 +9,23 @@ import weakref
 from collections.abc import Awaitable, Container, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from streams_queue.breaker import BreakerPolicy
 from streams_queue.codec import check_event_ids
 from streams_queue.config import MEMORY_REQUIRES, REDIS_REQUIRES, Settings, load_config
-from streams_queue.errors import BackendError, BackendTimeout, ConfigError
+from streams_queue.errors import BackendError, BackendTimeout, SpoolError
 from streams_queue.memory_queue import EventQueue
 from streams_queue.messages import DeadLetter, Delivery, QueueStats, Receipt, WaitingEvent
 from streams_queue.observer import Observer, Observers
 from streams_queue.queue import Queue
 from streams_queue.redis_queue import RedisEventQueue
 from streams_queue.resilient_queue.holding import Holding, NewEvents
+from streams_queue.resilient_queue.memory import InMemory
 from streams_queue.resilient_queue.recovery import Recovery, goes_local
+from streams_queue.resilient_queue.spool import Spool
 from streams_queue.settling import Claim, TaskSettler
 
 logger = logging.getLogger(__name__)
@@ -34,8 +37,9 @@ _LOCAL_ID = "local:"
 class ResilientQueue:
     """An event queue on Redis that goes on in this process while the server cannot take events.
 
-    While it holds events locally, new ones queue behind them, local consumers get them, and a task moves the rest to
-    Redis in order as soon as the server takes them again. What is held locally dies with the process.
+    While it holds events locally, new ones queue behind them, and a task moves them to Redis in order as soon as the
+    server takes them again. Without a spool directory local consumers get them meanwhile, and what is held dies with
+    the process. With one they wait on disk for Redis, also beyond the end of the process.
 
     Attributes:
         settings: The configuration as it was read.
@@ -54,7 +58,8 @@ class ResilientQueue:
         """Set both queues up; connects nothing.
 
         Args:
-            config: As for the two queues; `fallback.max_size` bounds what is held locally.
+            config: As for the two queues; `fallback.max_size` bounds what is held locally, and in the directory
+                `fallback.spool` it survives the process.
             observers: Are told what happens in both queues, and when the fallback begins and ends. An event that moves
                 to Redis is accepted twice: by the local queue and by Redis.
             redis_queue: Made elsewhere, to be used instead of one of its own.
@@ -63,30 +68,48 @@ class ResilientQueue:
             breaker: How often the server is tried again.
 
         Raises:
-            ConfigError: Something is missing or wrong, or `fallback.spool` is set, which is not available yet.
+            ConfigError: Something is missing or wrong.
         """
         settings = load_config(config, require=MEMORY_REQUIRES if redis_queue else REDIS_REQUIRES)
-        if settings.fallback.spool is not None:
-            raise ConfigError("queue.fallback.spool: is not available yet; leave it out to hold events in memory")
         self.settings = settings
-        told = tuple(observers)
+        told = self._told = tuple(observers)
         self._redis = redis_queue or RedisEventQueue(settings, observers=told, payload_type=payload_type)
         self._redis.keep_unresolved = True
-        self._local = async_queue or EventQueue(_for_local(settings), observers=told, payload_type=payload_type)
-        self._holding = Holding(self._local, self._redis, payload_type)
-        self._recovery = Recovery(
-            self._redis, self._holding, Observers(told), breaker or BreakerPolicy(), self._look_again
-        )
-        self._local_deliveries: weakref.WeakSet[Delivery] = weakref.WeakSet()
-        self._waiting: set[asyncio.Timeout] = set()
+        self._observers = Observers(told)
+        self._payload_type = payload_type
+        self._breaker_policy = breaker or BreakerPolicy()
+        self._given_local = async_queue
         self._known = QueueStats(waiting=0, in_flight=0, delayed=0, dead=0, max_size=settings.max_size)
         self._running = True
+        self._start_over()
+        _queues.add(self)
+
+    def _start_over(self) -> None:
+        """Begin with nothing held: at construction, and in a forked child, where what is held is the parent's."""
+        self._local = self._given_local or EventQueue(
+            _for_local(self.settings), observers=self._told, payload_type=self._payload_type
+        )
+        self._holding: Holding = self._new_holding()
+        self._recovery = Recovery(self._redis, self._holding, self._observers, self._breaker_policy, self._look_again)
+        self._has_looked = False
+        self._looking: asyncio.Task[None] | None = None
+        self._local_deliveries: weakref.WeakSet[Delivery] = weakref.WeakSet()
+        self._waiting: set[asyncio.Timeout] = set()
         self._giving_back: set[asyncio.Task[None]] = set()
         self._settler = TaskSettler(
             ack_soon=self._ack_all,
             ack_at_task_end=partial(_ack_each, self._redis, self._local, self._local_deliveries),
             give_back=self._give_back,
         )
+
+    def _new_holding(self) -> Holding:
+        spool = self.settings.fallback.spool
+        if spool is None:
+            return InMemory(self._local, self._redis, self._payload_type)
+        return Spool(Path(spool), self.settings, self._redis, self._found)
+
+    def _found(self) -> None:
+        self._recovery.found()
 
     # --- attributes ---
 
@@ -113,7 +136,7 @@ class ResilientQueue:
     @max_size.setter
     def max_size(self, value: int) -> None:
         self._redis.max_size = value
-        self._local.max_size = min(value, self.settings.fallback.max_size)
+        self._holding.max_size = min(value, self.settings.fallback.max_size)
 
     @property
     def timeout(self) -> float:
@@ -144,7 +167,10 @@ class ResilientQueue:
             MessageError: The payload cannot travel.
             BackendTimeout: The outcome is unknown, and there is no room to hold the event until it is known.
             BackendRejected: The server refuses for good (no permission, wrong type, wrong password).
+            SpoolError: The server cannot take the event now, and the spool directory cannot either.
         """
+        if not self._has_looked:
+            await self._look_first()
         if self._running and self._recovery.lets_through():
             try:
                 held = await self._redis.enqueue(payload, event_id=event_id, delay=delay, headers=headers)
@@ -167,6 +193,8 @@ class ResilientQueue:
         """Put several events on the server, or into this process, in order; one receipt each. Raises as `enqueue`."""
         given = list(payloads)
         new = NewEvents(given, check_event_ids(event_ids, len(given)), delay, headers)
+        if not self._has_looked:
+            await self._look_first()
         if not (self._running and self._recovery.lets_through()):
             return await self._hold(new)
         try:
@@ -198,6 +226,21 @@ class ResilientQueue:
             if self._running:
                 self._recovery.work()
 
+    async def _look_first(self) -> None:
+        """See to it that what a dead process left goes before anything of this one; several callers look once."""
+        if self._looking is None or self._looking.done():
+            self._looking = asyncio.create_task(self._look(), name="streams_queue.look")
+        await asyncio.shield(self._looking)
+
+    async def _look(self) -> None:
+        try:
+            await self._holding.look()
+        except SpoolError as error:
+            # It has been logged, check_health shows it, and while the server works nothing needs the spool.
+            logger.debug("Events that an earlier process left were not looked for (%s)", error)
+        self._has_looked = True
+        self._recovery.found()
+
     # --- consuming ---
 
     def dequeue(self, timeout: float | None = None) -> Awaitable[Any | None]:
@@ -218,6 +261,8 @@ class ResilientQueue:
         """
         wait = self.timeout if timeout is None else timeout
         deadline = asyncio.get_running_loop().time() + wait
+        if not self._has_looked and self._running:
+            await self._look_first()
         while self._running:
             if self._recovery.active and (local := await self._local.receive(max_events, timeout=0)):
                 self._local_deliveries.update(local)
@@ -330,11 +375,13 @@ class ResilientQueue:
 
     def get_queue_size(self) -> int:
         """The depth as far as this process knows it, without asking the server."""
-        return self._redis.get_queue_size() + self._local.get_queue_size()
+        return self._redis.get_queue_size() + self._local.get_queue_size() + self._holding.waiting()
 
     async def stats(self) -> QueueStats:
         """Both queues together; the figures of a server that cannot be reached are the last known ones."""
-        return _sum(await self._redis_stats(), await self._local.stats())
+        here = await self._local.stats()
+        here = replace(here, waiting=here.waiting + self._holding.waiting())
+        return _sum(await self._redis_stats(), here)
 
     async def _redis_stats(self) -> QueueStats:
         if not self._recovery.unreachable:
@@ -349,34 +396,33 @@ class ResilientQueue:
         """Tell how both queues are; never raises for a server problem.
 
         Returns:
-            The port's keys, and `held_locally`, `held_durable` (False: it dies with the process) and, where something
-            is held, `warning`. `status` is "degraded" while something is held or the server is not in use, "unhealthy"
-            when the local queue is full as well.
+            The port's keys, and `held_locally`, `held_durable` (False: it dies with the process), with a spool `spool`
+            (the directory), and `warning` where something is held or the directory cannot be used. `status` is
+            "degraded" while something is held or the server or the spool is not in use, "unhealthy" when there is no
+            room left either.
         """
         redis = await self._redis.check_health()
         local = await self._local.stats()
-        held = await self._holding.count()
-        health = {
+        return {
             **redis,
-            "status": self._status(redis, held),
-            "queue_depth": redis.get("queue_depth", 0) + local.waiting,
+            "status": self._status(redis),
+            "queue_depth": redis.get("queue_depth", 0) + local.waiting + self._holding.waiting(),
             "queue_size": self.get_queue_size(),
             "processing": redis.get("processing", 0) + local.in_flight,
             "running": self.is_running(),
             "using_redis": self.using_redis,
-            "held_locally": held,
-            "held_durable": False,
+            "held_locally": self._holding.count(),
+            "held_durable": self._holding.durable,
+            **self._holding.remarks(),
         }
-        if held:
-            health["warning"] = f"{held} events are held in this process only and die with it"
-        return health
 
-    def _status(self, redis: Mapping[str, Any], held: int) -> str:
-        if not self._running or (held and held >= self._local.max_size):
+    def _status(self, redis: Mapping[str, Any]) -> str:
+        held, problem = self._holding.count(), self._holding.has_problem()
+        if not self._running or (held and held >= self._holding.max_size):
             return "unhealthy"
         if redis.get("redis_connected") and self.using_redis and not held:
-            return str(redis["status"])
-        return "degraded"
+            return "degraded" if problem else str(redis["status"])
+        return "unhealthy" if problem else "degraded"
 
     def is_running(self) -> bool:
         """True from construction to cleanup."""
@@ -435,7 +481,8 @@ class ResilientQueue:
     async def cleanup(self) -> None:
         """Move what is held to the server if that works within a few seconds, and close both queues.
 
-        What cannot be moved dies with the process; an error in the log says how many events that are.
+        What cannot be moved stays in the spool for the next process, or dies with this one; the log says how many
+        events that are.
         """
         if self._running:
             self._running = False
@@ -443,8 +490,7 @@ class ResilientQueue:
             self._settler.take_all()
             await self._local.release(*self._local_deliveries)
             await self._recovery.finish(_DRAIN_AT_CLEANUP)
-            if held := await self._holding.count():
-                logger.error("%d events were held in this process only and die with it", held)
+            await self._holding.close()
         await self._local.cleanup()
         await self._redis.cleanup()
 
@@ -459,6 +505,12 @@ class ResilientQueue:
         if exc_type is None:
             self._settler.finish_current_task()
         await self.cleanup()
+
+    def _forked(self) -> None:
+        """In a forked child: leave everything of the parent's alone, and start over."""
+        # Never collected: tasks and futures of the parent's loop must not be touched here.
+        _inherited.append((self._local, self._holding, self._recovery, self._looking, self._settler))
+        self._start_over()
 
 
 def _for_local(settings: Settings) -> Settings:
@@ -507,3 +559,16 @@ def _sum(redis: QueueStats, local: QueueStats) -> QueueStats:
         paused=redis.paused or local.paused,
         totals={name: redis.totals.get(name, 0) + local.totals.get(name, 0) for name in {*redis.totals, *local.totals}},
     )
+
+
+_queues: weakref.WeakSet[ResilientQueue] = weakref.WeakSet()
+_inherited: list[object] = []
+
+
+def _after_fork_in_child() -> None:
+    for queue in list(_queues):
+        queue._forked()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

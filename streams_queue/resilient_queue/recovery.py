@@ -29,13 +29,15 @@ class _Outage:
     """One stretch of time in which new events are held locally.
 
     Attributes:
-        refused: The server answered and refused; it can be asked at no cost whether it takes events again.
+        answers: The server answers, if only to refuse; it can be asked at no cost whether it takes events again.
         moved_before: How many events had gone from here to the server when it began.
+        warned: A failure of the server was logged.
         reported: An error that does not pass was logged.
     """
 
-    refused: bool
+    answers: bool
     moved_before: int
+    warned: bool = False
     reported: bool = False
 
 
@@ -75,7 +77,7 @@ class Recovery:
     @property
     def unreachable(self) -> bool:
         """Whether asking the server anything would take long and fail."""
-        return self._outage is not None and not self._outage.refused
+        return self._outage is not None and not self._outage.answers
 
     def lets_through(self) -> bool:
         """Decide whether a new event may try Redis now.
@@ -85,7 +87,7 @@ class Recovery:
         """
         if self._outage is None:
             return True
-        return self._outage.refused and self._holding.is_empty() and self._allowed()
+        return self._outage.answers and self._holding.is_empty() and self._allowed()
 
     def succeeded(self) -> None:
         """Note that Redis took something; if nothing is left to move, it takes over."""
@@ -94,14 +96,25 @@ class Recovery:
 
     def failed(self, error: BackendError) -> None:
         """Note that Redis did not take an event: the fallback begins, unless it is on."""
-        refused = isinstance(error, BackendRejected)
-        if self._outage is None:
-            self._outage = _Outage(refused, self._holding.moved)
-            logger.warning("Falling back to asyncio queue (%s); what it holds dies with this process", error)
-            self._observers.fallback_on(str(error))
-            self._on_change()
-        self._outage.refused = refused
+        outage = self._begin(str(error))
+        outage.answers = isinstance(error, BackendRejected)
+        if not outage.warned:
+            outage.warned = True
+            logger.warning("Falling back to asyncio queue (%s); %s", error, self._holding.words)
         self._trip()
+
+    def found(self) -> None:
+        """Note that there are events of a process that has ended: they go before whatever comes in now."""
+        if not self._holding.is_empty():
+            self._begin("events of a process that has ended go first")
+            self.work()
+
+    def _begin(self, reason: str) -> _Outage:
+        if self._outage is None:
+            self._outage = _Outage(answers=True, moved_before=self._holding.moved)
+            self._observers.fallback_on(reason)
+            self._on_change()
+        return self._outage
 
     def work(self) -> None:
         """Note that there is something to move; starts the task that does it."""
@@ -164,7 +177,7 @@ class Recovery:
         self._trip()
         if self._outage is not None and not self._outage.reported:
             self._outage.reported = True
-            logger.error("Redis refuses the events that are held locally (%s); trying until it takes them", error)
+            logger.error("The events that are held locally cannot be moved (%s); trying until they can", error)
 
     # --- the breaker ---
 

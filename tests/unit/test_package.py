@@ -40,6 +40,7 @@ ERRORS = {
     "MessageTooLarge",
     "MissingExtraError",
     "QueueClosed",
+    "SpoolError",
     "StateError",
     "StreamsQueueError",
     "UsageError",

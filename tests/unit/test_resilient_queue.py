@@ -16,7 +16,6 @@ from streams_queue.errors import (
     BackendRejected,
     BackendTimeout,
     BackendUnavailable,
-    ConfigError,
     EncodeError,
     LeaseLost,
     StateError,
@@ -25,6 +24,7 @@ from streams_queue.memory_queue import EventQueue
 from streams_queue.messages import Delivery, QueueStats, Receipt
 from streams_queue.observer import Observer
 from streams_queue.queue import Queue
+from streams_queue.redis_queue.producer import ForgottenBatchError
 from streams_queue.resilient_queue import ResilientQueue
 from tests.support.builders import event, events, queue_config
 from tests.support.taking import take_numbers
@@ -258,13 +258,6 @@ async def test_what_is_held_is_bounded(make: Make, server: FlakyServer) -> None:
     assert [receipt.held for receipt in await queue.enqueue_many(events(2))] == [False, False]
 
 
-async def test_the_spool_is_refused_by_name() -> None:
-    """Better than events that are believed to be on disk."""
-    config = queue_config(redis_url="redis://127.0.0.1:1", fallback={"spool": "/var/spool/streams_queue"})
-    with pytest.raises(ConfigError, match=r"fallback\.spool: is not available yet"):
-        ResilientQueue(config)
-
-
 # --- the way back --------------------------------------------------------------------------------------------
 
 
@@ -290,7 +283,7 @@ async def test_an_event_that_comes_while_the_last_batch_moves_waits_behind_it(
     make: Make, server: FlakyServer, error: BackendError, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Redis takes over with the reply to the last batch, not before, although the one before went well."""
-    monkeypatch.setattr("streams_queue.resilient_queue.holding._BATCH", 1)
+    monkeypatch.setattr("streams_queue.resilient_queue.memory._BATCH", 1)
     queue = make()
     moving, may_go = asyncio.Event(), asyncio.Event()
     enqueue_many = server.enqueue_many
@@ -385,7 +378,7 @@ async def test_a_refusal_for_good_while_moving_is_an_error_in_the_log(
     server.fail(NOPERM)
     tries = server.tries
     await wait_until(lambda: server.tries > tries + 3)
-    assert caplog.text.count("Redis refuses the events that are held locally (NOPERM)") == 1
+    assert caplog.text.count("The events that are held locally cannot be moved (NOPERM)") == 1
     server.heal()
     await restored(queue)
     assert server.sent == [[1]]
@@ -494,7 +487,7 @@ async def test_a_batch_that_the_server_can_no_longer_tell_is_sent_anew(
     await queue.enqueue(event(1), event_id="one")
 
     async def forgotten(batch: Any) -> list[Receipt]:
-        raise StateError("stale")
+        raise ForgottenBatchError("stale")
 
     monkeypatch.setattr(server, "resolve", forgotten)
     server.heal()

@@ -1,0 +1,560 @@
+"""The spool when processes are killed, fork and share a directory, and when the server or the disk fails."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from streams_queue import ResilientQueue
+from streams_queue.breaker import BreakerPolicy
+from streams_queue.errors import BackendTimeout, SpoolError
+from tests.conftest import MakeConfig, ProxyTo, StartServer
+from tests.support.builders import event, events, marker
+from tests.support.processes import Program, Programs
+from tests.support.proxy import FlakyProxy
+from tests.support.stored import StoredQueue
+from tests.support.taking import take_numbers
+from tests.support.waiting import wait_until
+
+pytestmark = pytest.mark.faults
+
+Make = Callable[..., ResilientQueue]
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    """The spool; made by whoever needs it first."""
+    return tmp_path / "spool"
+
+
+@pytest.fixture
+def in_the_way(directory: Path) -> Path:
+    """A file where the directory should be: even root cannot use that."""
+    directory.write_text("in the way")
+    return directory
+
+
+@pytest.fixture
+def config(make_config: MakeConfig, directory: Path) -> MakeConfig:
+    """Make configurations with the spool and short times."""
+
+    def make(url: str | None = None, *, max_held: int = 100_000, **section: Any) -> dict[str, Any]:
+        fallback = {"spool": str(directory), "max_size": max_held}
+        return make_config(url, **{"enqueue_timeout": 0.3, "max_size": 100_000, "fallback": fallback, **section})
+
+    return make
+
+
+@pytest.fixture
+async def make(config: MakeConfig, start_server: StartServer, proxy_to: ProxyTo) -> AsyncIterator[Make]:
+    """Make resilient queues over the spool, `make(url, lease=1)`, and clean them up before their servers stop."""
+    made: list[ResilientQueue] = []
+
+    def new(url: str | None = None, **section: Any) -> ResilientQueue:
+        made.append(ResilientQueue(config(url, **section), breaker=BreakerPolicy(open_for=0.05, max_open_for=0.1)))
+        return made[-1]
+
+    yield new
+    for queue in made:
+        await queue.cleanup()
+
+
+async def restored(queue: ResilientQueue) -> None:
+    """Wait until Redis takes events directly again."""
+    await wait_until(lambda: queue.using_redis)
+
+
+async def everything(queue: Any, count: int) -> list[int]:
+    """Take `count` events and see that there are no more."""
+    numbers = await take_numbers(queue, count)
+    # What Redis has handed out already may be counted in the spool for a moment.
+    await wait_until(lambda: _is_empty(queue))
+    return numbers
+
+
+async def _is_empty(queue: Any) -> bool:
+    return await queue.get_queue_depth() == 0 and queue.using_redis
+
+
+def files(directory: Path) -> list[str]:
+    """Name what is in the spool."""
+    return sorted(path.name for path in directory.iterdir())
+
+
+def accepted(program: Program) -> list[int]:
+    """Return the numbers that a program was told to be accepted."""
+    return [line[1] for line in program.journal if line[0] == "accepted"]
+
+
+async def held(program: Program) -> int:
+    """Wait until a program has enqueued everything; return how many events it holds."""
+    await wait_until(
+        lambda: not program.running or any(line[0] == "held" for line in program.journal), what=program.describe
+    )
+    assert program.running, program.describe()
+    return int(next(line[1] for line in program.journal if line[0] == "held"))
+
+
+# --- an outage -----------------------------------------------------------------------------------------------
+
+
+async def test_events_wait_on_disk_and_go_to_redis_once_and_in_order(
+    make: Make, start_server: StartServer, directory: Path
+) -> None:
+    """No local consumer gets them; afterwards the file is empty, and at the end it is gone."""
+    server = start_server(appendonly="yes", appendfsync="always")
+    queue = make(server.url)
+    assert await queue.enqueue_many(events(3))
+    await asyncio.to_thread(server.kill)
+    for n in range(3, 10):
+        assert await queue.enqueue(event(n))
+    assert await queue.receive(1, timeout=0.05) == []
+    health = await queue.check_health()
+    assert (health["status"], health["held_locally"], health["held_durable"]) == ("degraded", 7, True)
+    assert health["spool"] == str(directory)
+    assert health["warning"] == f"7 events are held on disk in {directory} until Redis takes them"
+    assert await queue.get_queue_depth() >= 7
+    await asyncio.to_thread(server.restart)
+    await restored(queue)
+    assert await everything(queue, 10) == list(range(10))
+    assert (await queue.check_health())["status"] == "healthy"
+    await queue.cleanup()
+    assert files(directory) == []
+
+
+async def test_the_words_are_logged_once_and_say_where_events_are(
+    make: Make, proxy: FlakyProxy, directory: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The plan's warning, and the truth about it."""
+    proxy.refuse()
+    queue = make(proxy.url)
+    for n in range(3):
+        await queue.enqueue(event(n))
+    (line,) = [record.getMessage() for record in caplog.records if "Falling back to asyncio queue" in record.msg]
+    assert f"events wait on disk in {directory}" in line
+
+
+async def test_delays_ids_and_headers_survive(make: Make, proxy: FlakyProxy, stored: StoredQueue) -> None:
+    """A second event with the same id is not added while the first is held, nor when it has moved."""
+    proxy.refuse()
+    queue = make(proxy.url)
+    assert await queue.enqueue(event(1), event_id="one", headers={"a": "1"})
+    assert await queue.enqueue(event(1), event_id="one")
+    assert await queue.enqueue(event(2), delay=60)
+    assert (await queue.check_health())["held_locally"] == 2
+    proxy.restore()
+    await restored(queue)
+    assert await queue.enqueue(event(1), event_id="one")
+    (delivery,) = await queue.receive(2, timeout=1)
+    assert (delivery.event_id, dict(delivery.headers), delivery.deliveries) == ("one", {"a": "1"}, 1)
+    stats = await queue.stats()
+    assert (stats.delayed, stats.totals["duplicates"]) == (1, 1)
+    (waiting,) = [each for each in await queue.peek(10) if each.state == "delayed"]
+    assert waiting.payload == event(2)
+
+
+async def test_what_is_held_is_bounded(make: Make, proxy: FlakyProxy, directory: Path) -> None:
+    """The producer gets False; health says that there is no room left."""
+    proxy.refuse()
+    queue = make(proxy.url, max_held=3)
+    receipts = await queue.enqueue_many(events(5))
+    assert [receipt.held for receipt in receipts] == [True, True, True, False, False]
+    assert not await queue.enqueue(event(5))
+    assert (await queue.check_health())["status"] == "unhealthy"
+    proxy.restore()
+    await restored(queue)
+    assert await everything(queue, 3) == [0, 1, 2]
+
+
+async def test_a_full_server_takes_the_rest_later_in_order(make: Make, proxy: FlakyProxy) -> None:
+    """What found no room stays at the front of the spool."""
+    proxy.refuse()
+    queue = make(proxy.url, max_size=4)
+    queue.max_size = 4
+    assert len(await queue.enqueue_many(events(4))) == 4
+    queue.redis_queue.max_size = 2
+    proxy.restore()
+    await wait_until(lambda: queue.get_queue_size() == 4 and queue.redis_queue.get_queue_size() == 2)
+    assert not queue.using_redis
+    assert await take_numbers(queue, 2) == [0, 1]
+    assert await take_numbers(queue, 2) == [2, 3]
+    await restored(queue)
+
+
+async def test_many_and_large_events_go_in_batches_that_a_server_takes(make: Make, proxy: FlakyProxy) -> None:
+    """More than 500 events, and more than 4 MiB, in order."""
+    proxy.refuse()
+    queue = make(proxy.url)
+    assert all(receipt.held for receipt in await queue.enqueue_many(events(1200)))
+    large = [event(n, filler="x" * 1_500_000) for n in range(1200, 1206)]
+    assert all(receipt.held for receipt in await queue.enqueue_many(large))
+    proxy.restore()
+    await restored(queue)
+    assert await everything(queue, 1206) == list(range(1206))
+
+
+# --- batches of unknown fate ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("lost", ["request", "reply"])
+async def test_a_batch_of_unknown_fate_enters_whole_and_goes_first(make: Make, proxy: FlakyProxy, lost: str) -> None:
+    """Several callers share it; whether Redis had it or not, each event is there once."""
+    queue = make(proxy.url)
+    assert await queue.enqueue(event(0))
+    about = marker(1)
+    if lost == "reply":
+        trap = proxy.swallow_reply(lambda request, _: about in b"".join(request))
+    else:
+        trap = proxy.hold_request(lambda request: about in b"".join(request))
+    calls = [asyncio.create_task(queue.enqueue(event(n))) for n in range(1, 5)]
+    assert await asyncio.to_thread(trap.hit.wait, 10)
+    proxy.refuse()
+    assert await asyncio.gather(*calls) == [True] * 4
+    assert await queue.enqueue(event(5))
+    assert (await queue.check_health())["held_locally"] == 5
+    proxy.restore()
+    await restored(queue)
+    assert await everything(queue, 6) == list(range(6))
+
+
+async def test_a_batch_of_unknown_fate_survives_the_process(
+    config: MakeConfig, make: Make, proxy: FlakyProxy, programs: Programs
+) -> None:
+    """Its reply was lost, its process is killed: the next one asks about it under the same producer and sequence."""
+    trap = proxy.swallow_reply(lambda request, _: marker(1) in b"".join(request))
+    program = programs("spool", config=config(proxy.url), numbers=[0, 1, 2])
+    assert await asyncio.to_thread(trap.hit.wait, 10)
+    proxy.refuse()
+    assert await held(program) == 2
+    program.kill()
+    queue = make()
+    assert await queue.enqueue(event(3))
+    await restored(queue)
+    assert await everything(queue, 4) == [0, 1, 2, 3]
+
+
+async def test_cancelled_callers_leave_whole_events_or_none(make: Make, proxy: FlakyProxy) -> None:
+    """Cancelled before, while and after a commit is under way; those that were told True are all there."""
+    proxy.refuse()
+    queue = make(proxy.url)
+    assert await queue.enqueue(event(0))
+    told = {0}
+    for n in range(1, 200):
+        call = asyncio.create_task(queue.enqueue(event(n)))
+        for _ in range(n % 4):
+            await asyncio.sleep(0.0002 * (n % 7))
+        call.cancel()
+        (outcome,) = await asyncio.gather(call, return_exceptions=True)
+        if outcome is True:
+            told.add(n)
+    count = (await queue.check_health())["held_locally"]
+    proxy.restore()
+    await restored(queue)
+    numbers = await take_numbers(queue, count)
+    assert told <= set(numbers)
+    assert numbers == sorted(set(numbers))
+
+
+# --- processes that are killed -------------------------------------------------------------------------------
+
+
+async def test_a_process_killed_in_the_outage_loses_nothing_that_it_had_accepted(
+    config: MakeConfig, make: Make, proxy: FlakyProxy, programs: Programs
+) -> None:
+    """Another process finds its file while Redis works, and lets it go before its own first event."""
+    proxy.refuse()
+    program = programs("spool", config=config(proxy.url), numbers=list(range(1000)), pause=0.001)
+    await wait_until(lambda: len(accepted(program)) >= 50, what=program.describe)
+    program.kill()
+    told = accepted(program)
+    queue = make()
+    assert await queue.enqueue(event(5000))
+    await restored(queue)
+    depth = await queue.get_queue_depth()
+    numbers = await everything(queue, depth)
+    # The one that was on its way when the process died may be there as well.
+    assert numbers in ([*told, 5000], [*told, len(told), 5000])
+
+
+@pytest.mark.parametrize(
+    "die_at", ["before the batch is recorded", "before it is sent", "before the reply", "after the reply"]
+)
+async def test_a_process_killed_on_the_way_back_doubles_nothing(
+    config: MakeConfig, make: Make, proxy: FlakyProxy, programs: Programs, directory: Path, die_at: str
+) -> None:
+    """Whoever adopts the file sends the batch under the same producer and sequence; new events go behind it."""
+    proxy.refuse()
+    program = programs("spool", config=config(proxy.url), numbers=[0, 1, 2], die_at=die_at)
+    if die_at == "before the reply":
+        assert await held(program) == 3
+        proxy.restore()
+        trap = proxy.swallow_reply(lambda request, _: marker(1) in b"".join(request), then="silence")
+        assert await asyncio.to_thread(trap.hit.wait, 10)
+        program.kill()
+    elif die_at == "after the reply":
+        assert await held(program) == 3
+        proxy.restore()
+    assert await program.ended() == -9
+    proxy.restore()
+    queue = make()
+    assert await queue.enqueue(event(3))
+    await restored(queue)
+    assert await everything(queue, 4) == [0, 1, 2, 3]
+    await queue.cleanup()
+    assert files(directory) == []
+
+
+async def test_left_events_are_found_while_another_process_runs(
+    config: MakeConfig, make: Make, proxy: FlakyProxy, programs: Programs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No new event and no restart is needed."""
+    monkeypatch.setattr("streams_queue.resilient_queue.spool_thread._LOOK_EVERY", (0.05, 0.1))
+    queue = make()
+    assert await queue.enqueue(event(0))
+    proxy.refuse()
+    program = programs("spool", config=config(proxy.url), numbers=[1, 2])
+    assert await held(program) == 2
+    program.kill()
+    await wait_until(lambda: queue.redis_queue.get_queue_size() == 3, timeout=8)
+    assert await everything(queue, 3) == [0, 1, 2]
+
+
+async def test_a_server_that_comes_back_empty_gets_what_is_held(make: Make, start_server: StartServer) -> None:
+    """It has forgotten every producer; what was in the spool is there once all the same."""
+    server = start_server()
+    queue = make(server.url)
+    assert await queue.enqueue(event(0))
+    await asyncio.to_thread(server.kill)
+    for n in range(1, 5):
+        assert await queue.enqueue(event(n))
+    await asyncio.to_thread(server.restart)
+    await restored(queue)
+    assert set(await everything(queue, 4)) == {1, 2, 3, 4}
+
+
+# --- several queues on one directory -------------------------------------------------------------------------
+
+
+async def test_four_processes_share_a_directory(
+    config: MakeConfig, make: Make, proxy: FlakyProxy, programs: Programs, directory: Path
+) -> None:
+    """Two of them are killed in the outage and adopted by whoever comes first: each event is there exactly once."""
+    proxy.refuse()
+    numbers = [list(range(first, first + 100)) for first in (0, 1000, 2000, 3000)]
+    producers = [programs("spool", config=config(proxy.url), numbers=part) for part in numbers]
+    for producer in producers:
+        assert await held(producer) == 100
+    for producer in producers[:2]:
+        producer.kill()
+    proxy.restore()
+    for producer in producers[2:]:
+        assert await producer.ended() == 0, producer.describe()
+    queue = make()
+    assert await queue.enqueue(event(9999))
+    await restored(queue)
+    got = await everything(queue, 401)
+    assert sorted(got) == sorted([*(n for part in numbers for n in part), 9999])
+    for part in numbers:
+        assert [n for n in got if n in set(part)] == part
+    await queue.cleanup()
+    assert files(directory) == []
+
+
+async def test_two_queues_of_one_process_have_a_file_each(make: Make, proxy: FlakyProxy, directory: Path) -> None:
+    """Neither takes the other's for one that was left behind, however long they look."""
+    proxy.refuse()
+    first, second = make(proxy.url), make(proxy.url)
+    assert [await queue.enqueue(event(n)) for n, queue in enumerate([first, second, first, second])] == [True] * 4
+    assert len([name for name in files(directory) if name.endswith(".spool")]) == 2
+    for queue in (first, second):
+        await queue._holding.look()
+        assert (await queue.check_health())["held_locally"] == 2
+    proxy.restore()
+    await restored(first)
+    await restored(second)
+    numbers = await everything(first, 4)
+    assert [n for n in numbers if n % 2 == 0] == [0, 2]
+    assert [n for n in numbers if n % 2] == [1, 3]
+
+
+async def test_queues_of_other_names_do_not_mix(make: Make, proxy: FlakyProxy) -> None:
+    """They may share a directory."""
+    proxy.refuse()
+    one = make(proxy.url, name="one")
+    assert await one.enqueue(event(1))
+    await one.cleanup()
+    proxy.restore()
+    two = make(name="two")
+    assert await two.enqueue(event(2))
+    assert await everything(two, 1) == [2]
+    again = make(name="one")
+    assert await everything(again, 1) == [1]
+
+
+async def test_cleanup_leaves_the_rest_to_the_next_process(
+    make: Make, proxy: FlakyProxy, directory: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Redis is still away: the log says how many events are where, and the next queue moves them."""
+    monkeypatch.setattr("streams_queue.resilient_queue.queue._DRAIN_AT_CLEANUP", 0.2)
+    proxy.refuse()
+    queue = make(proxy.url)
+    assert await queue.enqueue_many(events(3))
+    await queue.cleanup()
+    assert f"3 events stay in {directory} until the next process moves them" in caplog.text
+    assert not await queue.enqueue(event(9))
+    following = make()
+    assert await following.enqueue(event(3))
+    await restored(following)
+    assert await everything(following, 4) == [0, 1, 2, 3]
+
+
+# --- forks ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("way", ["exit", "collect", "enqueue"])
+async def test_a_forked_child_never_touches_what_its_parent_holds(
+    config: MakeConfig, make: Make, proxy: FlakyProxy, programs: Programs, directory: Path, way: str
+) -> None:
+    """It ends, collects garbage or enqueues itself, while the parent goes on; then each event is there once."""
+    proxy.refuse()
+    program = programs("spool_fork", config=config(proxy.url), way=way)
+    assert await held(program) == 20
+    assert ["child", 0] in program.journal, program.describe()
+    program.kill()
+    proxy.restore()
+    queue = make()
+    assert await queue.enqueue(event(99))
+    await restored(queue)
+    children = [1000, 1001] if way == "enqueue" else []
+    numbers = await everything(queue, 21 + len(children))
+    assert [n for n in numbers if n < 1000] == [*range(20), 99]
+    assert [n for n in numbers if n >= 1000] == children
+    await queue.cleanup()
+    assert files(directory) == []
+
+
+# --- the disk ------------------------------------------------------------------------------------------------
+
+
+async def test_a_directory_that_cannot_be_used_is_named_and_nothing_is_swallowed(
+    make: Make,
+    proxy: FlakyProxy,
+    in_the_way: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """While Redis works events go there, and health warns; in an outage the producer is told; mended, it works."""
+    monkeypatch.setattr("streams_queue.resilient_queue.spool_thread._LOOK_EVERY", (0.05, 0.1))
+    directory = in_the_way
+    queue = make(proxy.url)
+    assert await queue.enqueue(event(0))
+    health = await queue.check_health()
+    assert health["status"] == "degraded"
+    assert f"the spool {directory} cannot be used: [Errno 17] File exists" in health["warning"]
+    proxy.refuse()
+    proxy.cut()
+    # The fate of this one may be unknown, since its connection broke.
+    with pytest.raises((SpoolError, BackendTimeout), match=f"the spool {directory} cannot be used: .*File exists"):
+        await queue.enqueue(event(1))
+    for n in (2, 3):
+        with pytest.raises(SpoolError, match=f"the spool {directory} cannot be used: .*File exists"):
+            await queue.enqueue_many([event(n), event(n)])
+    assert (await queue.check_health())["status"] == "unhealthy"
+    assert [record.getMessage().count("cannot be used") for record in caplog.records].count(1) == 1
+    await asyncio.to_thread(directory.unlink)
+    assert await queue.enqueue(event(4))
+    proxy.restore()
+    await restored(queue)
+    assert {0, 4} <= set(await take_numbers(queue, await queue.get_queue_depth()))
+    await wait_until(lambda: _is_healthy(queue))
+
+
+async def _is_healthy(queue: ResilientQueue) -> bool:
+    return (await queue.check_health())["status"] == "healthy"
+
+
+async def test_an_outage_ends_although_the_spool_could_hold_nothing(
+    make: Make, proxy: FlakyProxy, in_the_way: Path
+) -> None:
+    """With nothing held nobody but the recovery task asks the server."""
+    queue = make(proxy.url)
+    proxy.refuse()
+    with pytest.raises(SpoolError):
+        await queue.enqueue(event(0))
+    assert not queue.using_redis
+    proxy.restore()
+    await restored(queue)
+
+
+async def test_an_event_of_unknown_fate_that_cannot_be_kept_says_so(
+    make: Make, proxy: FlakyProxy, in_the_way: Path
+) -> None:
+    """Neither True nor False would be honest; the error names the fate and the directory."""
+    queue = make(proxy.url)
+    trap = proxy.swallow_reply(lambda request, _: marker(1) in b"".join(request))
+    call = asyncio.create_task(queue.enqueue(event(1)))
+    assert await asyncio.to_thread(trap.hit.wait, 10)
+    proxy.refuse()
+    with pytest.raises(BackendTimeout, match=f"outcome is unknown.*{in_the_way}.*File exists"):
+        await call
+
+
+async def test_a_full_disk_is_refused_and_what_was_accepted_before_is_there(
+    config: MakeConfig, make: Make, proxy: FlakyProxy, programs: Programs, directory: Path
+) -> None:
+    """The process may write no file beyond 300 KB: a real refusal by the system; no event is half there."""
+    proxy.refuse()
+    program = programs("spool_full", config=config(proxy.url), limit_bytes=300_000, count=100, size_bytes=10_000)
+    assert await program.ended() == 0, program.describe()
+    told = accepted(program)
+    refused = [line[1:] for line in program.journal if line[0] == "refused"]
+    assert told == list(range(len(told)))
+    assert len(told) >= 10
+    assert len(refused) >= 10
+    assert all(str(directory) in reason and "cannot be used" in reason for _, reason in refused)
+    proxy.restore()
+    queue = make()
+    assert await queue.enqueue(event(1000))
+    await restored(queue)
+    assert await everything(queue, len(told) + 1) == [*told, 1000]
+
+
+async def test_a_file_that_cannot_be_read_is_set_aside_and_stops_no_other(
+    make: Make, proxy: FlakyProxy, directory: Path, namespace: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An operator may look at it; what else is in the directory goes to Redis."""
+    proxy.refuse()
+    first = make(proxy.url)
+    assert await first.enqueue(event(1))
+    await first.cleanup()
+    damaged = directory / f"{namespace}+events+0123.spool"
+    damaged.write_bytes(b"This is no database. " * 1000)
+    proxy.restore()
+    queue = make()
+    assert await queue.enqueue(event(2))
+    await restored(queue)
+    assert await everything(queue, 2) == [1, 2]
+    assert f"{damaged} cannot be read (file is not a database)" in caplog.text
+    await queue.cleanup()
+    assert files(directory) == [f"{damaged.name}.corrupt"]
+
+
+async def test_a_file_that_is_deleted_under_way_does_not_take_new_events_along(
+    make: Make, proxy: FlakyProxy, directory: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What is written to a deleted file would die with the process; what is in it still goes to Redis."""
+    proxy.refuse()
+    queue = make(proxy.url)
+    assert await queue.enqueue(event(1))
+    await asyncio.to_thread(shutil.rmtree, directory)
+    assert await queue.enqueue(event(2))
+    assert "was deleted; the 1 events in it die with this process" in caplog.text
+    assert len([name for name in files(directory) if name.endswith(".spool")]) == 1
+    proxy.restore()
+    await restored(queue)
+    assert await everything(queue, 2) == [1, 2]
