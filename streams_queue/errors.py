@@ -7,7 +7,7 @@ so that raising the bare class already reads as a sentence. No message carries a
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
 
 
@@ -131,6 +131,33 @@ class SpoolError(BackendError):
 
     Trying again helps once what the message names is mended: a full disk, a directory that cannot be written to.
     """
+
+
+class NotDurable(BackendError):
+    """The event is in the queue, but did not get as far as its durability level asks within enqueue_timeout.
+
+    Call again with the same event_id to wait once more; without one, a second call is a second event. It is not held
+    locally by a resilient queue: it would be there twice.
+
+    Attributes:
+        receipts: Of the call's events, in order, up to and including those that missed the level; what is not among
+            them was not sent.
+        durable: So many of them, from the front, are of events that reached the level.
+    """
+
+    def __init__(self, message: str | None = None, receipts: Iterable[Any] = (), *, durable: int = 0) -> None:
+        self.receipts = tuple(receipts)
+        self.durable = durable
+        super().__init__(message)
+
+    @property
+    def receipt(self) -> Any:
+        """The last receipt: the only one, where the call was about one event."""
+        return self.receipts[-1] if self.receipts else None
+
+    def after(self, receipts: Sequence[Any]) -> NotDurable:
+        """Return the same about a call whose earlier events have these receipts and reached the level."""
+        return NotDurable(str(self), (*receipts, *self.receipts), durable=len(receipts) + self.durable)
 
 
 class StateError(BackendError):

@@ -51,6 +51,7 @@ class Queue(Protocol):
             BackendUnavailable: The server could not be reached within enqueue_timeout; nothing was written.
             BackendTimeout: No answer within enqueue_timeout; call again with the same event_id.
             BackendRejected: The server refused (out of memory, no permission, wrong type).
+            NotDurable: The queue holds the event, but it did not reach the configured `durability` in time.
         """
         ...
 

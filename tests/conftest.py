@@ -60,7 +60,8 @@ def start_server() -> Iterator[StartServer]:
         return server
 
     yield start
-    for server in servers:
+    # Replicas first: a primary would wait for one that stands still.
+    for server in reversed(servers):
         server.stop()
 
 

@@ -203,6 +203,8 @@ class _Reading:
         """Report values that are right each by itself and wrong together."""
         if values.get("max_lease", _DEFAULTS["max_lease"]) < values.get("lease", _DEFAULTS["lease"]):
             self.problems.append("queue.max_lease: max_lease must be at least lease")
+        if values.get("type") == "asyncio" and values.get("durability", "accepted") != "accepted":
+            self.problems.append("queue.durability: durability needs a server, and an asyncio queue has none")
         policy = values.get("retry_policy")
         if policy and policy.max_delay < policy.base_delay:
             self.problems.append("queue.retry_policy.max_delay: max_delay must be at least base_delay")

@@ -55,6 +55,8 @@ QUEUE = Section(
         "name": _KEY_PART,
         "group": string(r"[^\s\x00-\x1f\x7f]+", "must not be empty or hold spaces"),
         "overflow": choice("reject", "block", "drop_oldest"),
+        "durability": choice("accepted", "replicated", "fsynced"),
+        "min_replicas": integer(at_least=0),
         "lease": real(at_least=0.1),
         "max_lease": real(at_least=0.1),
         "handler_timeout": real(above=0),

@@ -58,6 +58,8 @@ class Settings:
         name: The queue's own name; one hash tag in a cluster.
         group: The consumer group; a queue has one.
         overflow: What a full queue does with a new event.
+        durability: How far an event has to get before `enqueue` returns.
+        min_replicas: How many replicas have to have it then, at least; None is 1 for `replicated`, 0 for `fsynced`.
         lease: How long a crashed consumer's event stays with it; renewed while its process lives.
         max_lease: The longest that one delivery is renewed.
         handler_timeout: The longest that a handler may run; None sets no limit.
@@ -79,6 +81,8 @@ class Settings:
     name: str = "events"
     group: str = "processors"
     overflow: Literal["reject", "block", "drop_oldest"] = "reject"
+    durability: Literal["accepted", "replicated", "fsynced"] = "accepted"
+    min_replicas: int | None = None
     lease: float = 15.0
     max_lease: float = 3600.0
     handler_timeout: float | None = None

@@ -20,6 +20,8 @@ if stored then
   stored_sequence = tonumber(known) or -1
   if stored_sequence == sequence then
     if tonumber(known_count) == count and first_id == ARGV[FIRST] then
+      -- A write, so that WAIT on this connection is about the batch: it may have come by another one before.
+      redis.call('PEXPIRE', KEYS[5], ARGV[6])
       return { 'replayed', -1, results, stored_sequence }
     end
     return { 'mismatch', -1, '', stored_sequence }
@@ -41,7 +43,7 @@ local seen = {}
 for index, digest in pairs(digests) do
   for bucket = 6, #KEYS do
     if redis.call('SISMEMBER', KEYS[bucket], digest) == 1 then
-      duplicates[index] = true
+      duplicates[index] = KEYS[bucket]
     end
   end
 end
@@ -86,11 +88,11 @@ local function add(index, at)
   return redis.call('XADD', KEYS[1], '*', unpack(fields))
 end
 
-local results, accepted, refused, doubled = {}, 0, 0, 0
+local results, accepted, refused, doubled, known_in = {}, 0, 0, 0
 for index = 1, count do
   local at, digest = FIRST + (index - 1) * 3, digests[index]
   if duplicates[index] or (digest and seen[digest]) then
-    results[index], doubled = 'D', doubled + 1
+    results[index], doubled, known_in = 'D', doubled + 1, duplicates[index] or known_in
   elseif paused then
     results[index] = 'P'
   elseif held < max_size or (overflow == 'drop_oldest' and make_room()) then
@@ -114,7 +116,12 @@ if accepted > 0 then
 end
 -- From here on writes may fail, with no memory left: where nothing was accepted, the answer stands all the same.
 -- The reply is kept also then, so that a late first copy does not belie it.
-redis.pcall('SET', KEYS[5], sequence .. '\n' .. count .. '\n' .. words .. '\n' .. ARGV[FIRST], 'PX', ARGV[6])
+local kept = redis.pcall('SET', KEYS[5], sequence .. '\n' .. count .. '\n' .. words .. '\n' .. ARGV[FIRST],
+  'PX', ARGV[6])
+if type(kept) == 'table' and kept.err and known_in then
+  -- There has to be a write, so that WAIT is about the event whose duplicate came; this one needs no memory.
+  redis.call('PEXPIRE', known_in, ARGV[7])
+end
 -- Who blocks counts when it gives up.
 if refused > 0 and overflow ~= 'block' then
   redis.pcall('HINCRBY', KEYS[4], 'rejected', refused)

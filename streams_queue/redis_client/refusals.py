@@ -43,6 +43,8 @@ _CLASSES = {
 }
 _NOT_LOGGED_IN = "Authentication required"
 _TOO_MANY_CLIENTS = "max number of clients"
+# Of WAIT, which has no code for it.
+_ON_A_REPLICA = "cannot be used with replica instances"
 # What a server says that was demoted, or never was the primary.
 _ELSEWHERE = frozenset({"READONLY", "MASTERDOWN", "UNBLOCKED"})
 _OURS = frozenset({"SCHEMA", "OTHERGROUP"})
@@ -63,6 +65,8 @@ def from_reply(error: Exception) -> BackendError:
         code = "MAXCLIENTS"
     elif code == "WRONGPASS" and _NOT_LOGGED_IN in message:
         code = "NOAUTH"
+    elif _ON_A_REPLICA in message:
+        code = "READONLY"
     elif not code and found:
         code = found.group(1)
     if code in _OURS:

@@ -15,11 +15,13 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
+from streams_queue.config import Settings
 from streams_queue.errors import (
     BackendError,
     BackendRejected,
     BackendTimeout,
     BackendUnavailable,
+    NotDurable,
     QueueClosed,
     StateError,
 )
@@ -28,6 +30,7 @@ from streams_queue.observer import Observers
 from streams_queue.redis_client import Argument, worth_retrying
 from streams_queue.redis_queue.channel import Channel
 from streams_queue.redis_queue.commands import DEDUP_BUCKETS, PRODUCER_TTL_MS, BatchReply, milliseconds
+from streams_queue.redis_queue.durability import Durability, Level
 from streams_queue.redis_queue.entries import digest
 
 logger = logging.getLogger(__name__)
@@ -40,6 +43,10 @@ _STATUS = {
     "P": ReceiptStatus.PAUSED,
     "L": ReceiptStatus.ACCEPTED,
 }
+_REFUSED = ("F", "P")
+# Waits for a level are cut into such pieces, in seconds: after each one, replicas that have left no longer count.
+_LONGEST_WAIT = 0.25
+_SHORTEST_WAIT = 0.01
 
 
 class ForgottenBatchError(StateError):
@@ -67,11 +74,12 @@ class NewEvent:
 
 @dataclass(eq=False, slots=True)
 class _Call:
-    """One caller's events and the future on which it waits."""
+    """One caller's events, the future on which it waits, and where in their batch the events are."""
 
     events: Sequence[NewEvent]
     deadline: float
     reply: asyncio.Future[list[Receipt]]
+    positions: range = range(0)
     size_bytes: int = field(init=False)
 
     def __post_init__(self) -> None:
@@ -84,6 +92,8 @@ class Batch:
 
     Attributes:
         maybe_written: Whether a copy was sent whose fate is unknown.
+        answer: What the server last said of it, while it is not known to be as durable as asked for.
+        missing: What was missing to that when it was last looked at.
         size: How many events it holds.
     """
 
@@ -93,6 +103,8 @@ class Batch:
     events: list[NewEvent]
     max_size: int
     maybe_written: bool = False
+    answer: BatchReply | None = None
+    missing: str = "it was not known how far the batch had got"
 
     @property
     def size(self) -> int:
@@ -133,11 +145,15 @@ class Producer:
         keep_unresolved: Whether a batch whose fate stays unknown is kept, to be sent again verbatim with `resolve`.
     """
 
-    def __init__(self, channel: Channel, observers: Observers, *, dedup_window: float, attempt_timeout: float) -> None:
+    def __init__(
+        self, channel: Channel, observers: Observers, settings: Settings, *, attempt_timeout: float, level: Level | None
+    ) -> None:
         self._channel = channel
         self._observers = observers
-        self._bucket_width = max(dedup_window, 0.001) / DEDUP_BUCKETS
+        self._bucket_width = max(settings.dedup_window, 0.001) / DEDUP_BUCKETS
         self._attempt_timeout = attempt_timeout
+        self._enqueue_timeout = settings.enqueue_timeout
+        self._durability = Durability(channel.producer, level, timeout=attempt_timeout) if level else None
         self._forming: deque[_Call] = deque()
         self._sender: asyncio.Task[None] | None = None
         self._closed = False
@@ -159,13 +175,14 @@ class Producer:
             events: One piece of `in_batches`.
             deadline: By the event loop's clock.
 
-        Redis: 1 round trip per batch.
+        Redis: 1 round trip per batch; 1 more, and the wait, for a durability level.
         Cancelled: The batch is sent all the same; the caller does not learn what became of it.
 
         Raises:
             BackendUnavailable: Not sent before the deadline.
             BackendTimeout: Sent, and no answer before the deadline.
             BackendRejected: Refused.
+            NotDurable: Written, and not as durable as asked for before the deadline.
         """
         if self._closed:
             raise QueueClosed
@@ -185,8 +202,16 @@ class Producer:
         batch.maybe_written = True
         # By today's clock, however long it has lain: what came in meanwhile has to be recognised.
         batch.bucket = self._bucket(batch.events)
-        reply = await self._send(batch, asyncio.get_running_loop().time() + self._attempt_timeout)
-        if reply.status not in ("ok", "replayed"):
+        loop = asyncio.get_running_loop()
+        if self._durability is None:
+            reply = await self._send(batch, loop.time() + self._attempt_timeout)
+        else:
+            # One caller for all events; it learns here, and not through its future, that they are in the queue.
+            call = _Call(batch.events, loop.time() + self._enqueue_timeout, loop.create_future(), range(batch.size))
+            reply = await self._send_durably(self._durability, batch, [call])
+            if call.reply.done():
+                return call.reply.result()
+        if not _is_answer(reply):
             raise ForgottenBatchError(
                 f"batch {batch.sequence} of producer {batch.producer_id} cannot be resolved: {reply.status}"
             )
@@ -232,27 +257,36 @@ class Producer:
 
     async def _deliver(self, calls: list[_Call]) -> None:
         """Send a batch until it is answered, refused, or nobody waits for it any more."""
-        batch = self._make_batch([event for call in calls for event in call.events])
+        batch = self._make_batch(calls)
         loop, backoff = asyncio.get_running_loop(), self._channel.backoff()
         while waiting := [call for call in calls if not call.reply.done()]:
-            first_deadline = min(call.deadline for call in waiting)
             try:
-                reply = await self._send(batch, first_deadline)
+                if self._durability is None:
+                    reply = await self._send(batch, _first_deadline(calls))
+                else:
+                    reply = await self._send_durably(self._durability, batch, calls)
             except BackendError as error:
+                batch.missing = str(error)
                 if not worth_retrying(error):
                     self._give_up(batch, waiting, error)
-                    return
+                    break
                 wait = backoff.next()
                 self._expire(batch, calls, error, before=loop.time() + wait)
                 await asyncio.sleep(wait)
             else:
                 self._settle(batch, calls, reply)
                 return
+        if batch.answer is not None:
+            self._note(batch, batch.answer)
 
-    def _make_batch(self, events: list[NewEvent]) -> Batch:
+    def _make_batch(self, calls: Sequence[_Call]) -> Batch:
         if time.monotonic() - self._confirmed_at > PRODUCER_TTL_MS / 1000 - 600:
             self._start_over()
         self._sequence += 1
+        events: list[NewEvent] = []
+        for call in calls:
+            call.positions = range(len(events), len(events) + len(call.events))
+            events += call.events
         return Batch(self.id, self._sequence, self._bucket(events), events, self.max_size)
 
     def _bucket(self, events: Sequence[NewEvent]) -> int | None:
@@ -283,16 +317,53 @@ class Producer:
         self._channel.intake.ended()
         return reply
 
+    async def _send_durably(self, durability: Durability, batch: Batch, calls: list[_Call]) -> BatchReply:
+        """Send a batch once and wait until it is as durable as asked for; whose time is up before gets NotDurable."""
+        loop = asyncio.get_running_loop()
+        async with durability.turn:
+            deadline = _first_deadline(calls)
+            await self._prepare(durability, deadline)
+            reply = await self._send(batch, deadline)
+            if not _is_answer(reply):
+                return reply
+            batch.answer = reply
+            self._answer(batch, [call for call in calls if not _is_held(call, reply)], reply)
+            while not all(call.reply.done() for call in calls):
+                left = _first_deadline(calls) - loop.time()
+                batch.missing = await self._missing(durability, min(max(left, _SHORTEST_WAIT), _LONGEST_WAIT))
+                if not batch.missing:
+                    break
+                self._expire(batch, calls, BackendUnavailable(), before=loop.time())
+        return reply
+
+    async def _prepare(self, durability: Durability, deadline: float) -> None:
+        try:
+            await self._channel.open(deadline=deadline)
+            left = deadline - asyncio.get_running_loop().time()
+            await durability.prepare(max(_SHORTEST_WAIT, min(self._attempt_timeout, left)))
+        except BackendError as error:
+            self._channel.failed(error)
+            raise
+
+    async def _missing(self, durability: Durability, seconds: float) -> str:
+        try:
+            return await durability.missing(seconds)
+        except BackendError as error:
+            self._channel.failed(error)
+            raise
+
     def _expire(self, batch: Batch, calls: list[_Call], error: BackendError, *, before: float) -> None:
         """Tell callers whose time is up; when the batch is to be kept, all of them: it is out of our hands then."""
         expired = [call for call in calls if call.deadline <= before]
         if expired:
-            keep = batch.maybe_written and self.keep_unresolved
+            keep = batch.maybe_written and self.keep_unresolved and batch.answer is None
             self._give_up(batch, calls if keep else expired, _last_word(error))
 
     def _give_up(self, batch: Batch, calls: list[_Call], refusal: BackendError) -> None:
         """The server refuses; that says nothing of an earlier copy whose fate is unknown."""
-        if not batch.maybe_written:
+        if batch.answer is not None:
+            self._fall_short(batch, calls, batch.answer)
+        elif not batch.maybe_written:
             _fail(calls, refusal)
         elif self.keep_unresolved:
             self._start_over()
@@ -301,20 +372,30 @@ class Producer:
             _fail(calls, BackendTimeout)
 
     def _hand_over(self, batch: Batch, calls: list[_Call]) -> None:
-        for call, positions in _positions(calls):
+        for call in calls:
             error = BackendTimeout()
-            error.unresolved, error.positions = batch, positions
+            error.unresolved, error.positions = batch, tuple(call.positions)
             _fail([call], error)
 
+    def _fall_short(self, batch: Batch, calls: Sequence[_Call], answer: BatchReply) -> None:
+        receipts = batch.receipts(answer.results)
+        for call in calls:
+            message = f"the event is in the queue, but not as durable as asked for: {batch.missing}"
+            _fail([call], NotDurable(message, [receipts[position] for position in call.positions]))
+
     def _settle(self, batch: Batch, calls: list[_Call], reply: BatchReply) -> None:
-        if reply.status not in ("ok", "replayed"):
+        if not _is_answer(reply):
             _fail(
                 calls,
                 StateError(f"the server answered {reply.status} to batch {batch.sequence} of {batch.producer_id}"),
             )
             return
-        receipts = batch.receipts(reply.results)
-        accepted = sum(receipt.status is ReceiptStatus.ACCEPTED for receipt in receipts)
+        self._note(batch, reply)
+        self._answer(batch, calls, reply)
+
+    def _note(self, batch: Batch, reply: BatchReply) -> None:
+        """Note what the server has taken."""
+        accepted = sum(receipt.status is ReceiptStatus.ACCEPTED for receipt in batch.receipts(reply.results))
         self._check_confirmed(reply)
         if accepted:
             self._confirmed, self._confirmed_at = batch.sequence, time.monotonic()
@@ -322,9 +403,12 @@ class Producer:
             self._observers.accepted(accepted)
         if reply.held >= 0:
             self._channel.last_held = reply.held
-        for call, positions in _positions(calls):
+
+    def _answer(self, batch: Batch, calls: Sequence[_Call], reply: BatchReply) -> None:
+        receipts = batch.receipts(reply.results)
+        for call in calls:
             if not call.reply.done():
-                call.reply.set_result([receipts[position] for position in positions])
+                call.reply.set_result([receipts[position] for position in call.positions])
 
     def _check_confirmed(self, reply: BatchReply) -> None:
         """Notice that the server remembers less than it had confirmed: acknowledged batches were lost."""
@@ -359,12 +443,19 @@ def _last_word(error: BackendError) -> BackendError:
     return error if isinstance(error, BackendRejected) else BackendUnavailable(str(error))
 
 
-def _positions(calls: Sequence[_Call]) -> Iterator[tuple[_Call, tuple[int, ...]]]:
-    """Yield each call with the positions of its events in the batch."""
-    start = 0
-    for call in calls:
-        yield call, tuple(range(start, start + len(call.events)))
-        start += len(call.events)
+def _first_deadline(calls: Sequence[_Call]) -> float:
+    """Return the earliest deadline of those who still wait; long past if nobody does."""
+    return min((call.deadline for call in calls if not call.reply.done()), default=0.0)
+
+
+def _is_answer(reply: BatchReply) -> bool:
+    """Whether the reply says what became of the events."""
+    return reply.status in ("ok", "replayed")
+
+
+def _is_held(call: _Call, reply: BatchReply) -> bool:
+    """Whether the queue holds any of the caller's events, through this batch or an earlier one."""
+    return any(reply.results[position] not in _REFUSED for position in call.positions)
 
 
 def _fail(calls: Sequence[_Call], error: BackendError | type[BackendError]) -> None:

@@ -16,7 +16,7 @@ from typing import Any, Self
 
 from streams_queue.codec import PLAIN_META, Meta, check_delay, check_event_ids, check_headers, encode_meta, make_codec
 from streams_queue.config import MEMORY_REQUIRES, REDIS_REQUIRES, Settings, load_config
-from streams_queue.errors import BackendError, ConfigError, LeaseLost, QueueClosed, UsageError
+from streams_queue.errors import BackendError, ConfigError, LeaseLost, NotDurable, QueueClosed, UsageError
 from streams_queue.messages import DeadLetter, Delivery, QueueStats, Receipt, ReceiptStatus, WaitingEvent
 from streams_queue.observer import Observer, Observers
 from streams_queue.redis_client import Endpoint, endpoint_from_client, endpoint_from_url
@@ -115,7 +115,8 @@ class RedisEventQueue:
     ) -> bool:
         """Put one event into the queue; True if it holds the event (now, or already), False if it is full or closed.
 
-        Redis: 1 round trip, shared with all calls that come while the one before is on its way.
+        Redis: 1 round trip, shared with all calls that come while the one before is on its way; for a durability level
+            1 more and the wait.
         Cancelled: The event may be in the queue or not.
 
         Raises:
@@ -123,7 +124,9 @@ class RedisEventQueue:
             MessageTooLarge: It is over max_event_bytes.
             BackendUnavailable: No connection within enqueue_timeout; nothing was written.
             BackendTimeout: No answer within enqueue_timeout; call again with the same event_id.
-            BackendRejected: The server refused (out of memory, no permission, wrong type).
+            BackendRejected: The server refused (out of memory, no permission, wrong type), or cannot do what
+                `durability` asks for; nothing was written.
+            NotDurable: The queue holds the event, and it did not reach `durability` within enqueue_timeout.
         """
         events = self.new_events([payload], [event_id], delay, headers)
         return (await self._put(events))[0].held
@@ -138,7 +141,8 @@ class RedisEventQueue:
     ) -> list[Receipt]:
         """Put several events into the queue, in order; one receipt per payload. Nothing is sent if one is bad.
 
-        Redis: 1 round trip per 500 events. Raises as `enqueue`; then some events may have been accepted.
+        Redis: 1 round trip per 500 events. Raises as `enqueue`; then some events may have been accepted. NotDurable has
+        the receipts of all that were sent.
         """
         given = list(payloads)
         return await self._put(self.new_events(given, event_ids, delay, headers))
@@ -194,8 +198,10 @@ class RedisEventQueue:
     async def _put_at_once(self, events: Sequence[NewEvent]) -> list[Receipt]:
         receipts: list[Receipt] = []
         batches = in_batches(events)
-        # Who keeps what did not get through has to know exactly which events that are: one batch after the other.
-        at_once = 1 if self.keep_unresolved else _BATCHES_AHEAD
+        # Who keeps what did not get through has to know exactly which events that are, and with a level nothing is sent
+        # after what missed it: one batch after the other.
+        in_turn = self.keep_unresolved or self.settings.durability != "accepted"
+        at_once = 1 if in_turn else _BATCHES_AHEAD
         while ahead := list(itertools.islice(batches, at_once)):
             if len(ahead) == 1:
                 receipts += await self._put_next(ahead[0], receipts)
@@ -208,6 +214,8 @@ class RedisEventQueue:
         """Put one batch; an error says what became of the events of the same call that came before it."""
         try:
             return await self._put_once(events)
+        except NotDurable as error:
+            raise error.after(before) from None
         except BackendError as error:
             error.receipts = tuple(before)
             raise
@@ -216,10 +224,18 @@ class RedisEventQueue:
         session = self._current()
         session.producer.max_size = self.max_size
         deadline = session.loop.time() + self.settings.enqueue_timeout
-        receipts = await session.producer.add(events, deadline)
+        try:
+            receipts = await session.producer.add(events, deadline)
+        except NotDurable as error:
+            self._follow(session, error.receipts)
+            raise
+        self._follow(session, receipts)
+        return receipts
+
+    def _follow(self, session: Session, receipts: Sequence[Receipt]) -> None:
+        """Let the size that this process knows follow what it has added."""
         self._size.add(_immediate(receipts))
         self._size.at_most(session.channel.last_held)
-        return receipts
 
     async def _put_patiently(self, events: Sequence[NewEvent]) -> list[Receipt]:
         """Wait for room, up to `timeout`: what does not fit is tried again, and holds back only what comes after it."""

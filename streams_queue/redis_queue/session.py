@@ -21,6 +21,7 @@ from streams_queue.observer import Observers
 from streams_queue.redis_client import Endpoint
 from streams_queue.redis_queue.channel import Channel
 from streams_queue.redis_queue.commands import StreamCommands
+from streams_queue.redis_queue.durability import level_of
 from streams_queue.redis_queue.keeper import Keeper
 from streams_queue.redis_queue.leases import Lease, Leases
 from streams_queue.redis_queue.maintenance import Maintenance
@@ -60,7 +61,7 @@ class Session:
         self.leases = Leases()
         self.settlements = Settlements(self.channel, self.leases, observers, size)
         self.producer = Producer(
-            self.channel, observers, dedup_window=settings.dedup_window, attempt_timeout=attempt_timeout
+            self.channel, observers, settings, attempt_timeout=attempt_timeout, level=level_of(settings)
         )
         self.reader = Reader(
             self.channel,

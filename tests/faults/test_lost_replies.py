@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from streams_queue.errors import BackendTimeout, BackendUnavailable
-from tests.conftest import MakeQueue
+from tests.conftest import MakeQueue, ProxyTo, StartServer
 from tests.support.builders import event, events, marker
 from tests.support.proxy import FlakyProxy, Then, reply_with, request_with
 from tests.support.stored import StoredQueue
@@ -259,3 +259,26 @@ async def test_a_settlement_whose_reply_is_lost_happens_once(
     stats = await queue.stats()
     assert stats.waiting + stats.in_flight + stats.delayed + stats.dead == 1
     assert {"nack": stats.delayed, "release": stats.waiting, "dead_letter": stats.dead}[verb] == 1
+
+
+async def test_a_neighbour_who_gave_up_does_not_change_whose_event_is_unknown(
+    start_server: StartServer, proxy_to: ProxyTo, make_redis_queue: MakeQueue
+) -> None:
+    """Two callers share a batch, the first is cancelled, then the server refuses: the second's event is the second."""
+    server = start_server()
+    server.command("ACL", "SETUSER", "app", "on", ">word", "~*", "&*", "+@all")
+    proxy = proxy_to(server)
+    queue = make_redis_queue(proxy.url.replace("redis://", "redis://app:word@"), enqueue_timeout=3)
+    queue.keep_unresolved = True
+    assert await queue.enqueue(event(0))
+    trap = proxy.swallow_reply(request_with(marker(2)), "silence")
+    first, second = (asyncio.create_task(queue.enqueue(event(number))) for number in (1, 2))
+    await wait_until(trap.hit.is_set)
+
+    first.cancel()
+    server.command("ACL", "SETUSER", "app", "resetpass", ">other")
+
+    with pytest.raises(BackendTimeout) as raised:
+        await second
+    assert raised.value.positions == (1,)
+    assert raised.value.unresolved.events[1].payload.endswith(b'"mark":"<2>"}')

@@ -37,6 +37,16 @@ def test_the_same_batch_again_gets_the_same_answer_and_writes_nothing(alone: Scr
     assert alone.dump() == before
 
 
+def test_a_replay_is_a_write(alone: ScriptsAlone) -> None:
+    """WAIT is about what its connection has written, which may be nothing else; the record lives on for it."""
+    alone.enqueue("a", sequence=1)
+    alone.raw.pexpire(alone.key("producer"), 1000)
+
+    alone.enqueue("a", sequence=1)
+
+    assert alone.raw.pttl(alone.key("producer")) > DAY_MS / 2
+
+
 @pytest.mark.parametrize("others", [("x", "b"), ("a",), ("a", "b", "c")])
 def test_another_batch_under_the_same_number_is_an_error(alone: ScriptsAlone, others: tuple[str, ...]) -> None:
     """The reply of one batch is never given for another, told apart by its first event and its size."""

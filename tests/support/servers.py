@@ -171,8 +171,9 @@ class RedisServer:
             wait_until_sync(lambda: self._has_joined(primary), START_TIMEOUT, what="the replica did not come online")
 
     def _has_joined(self, primary: RedisServer) -> bool:
-        """Whether both sides say so: Valkey 9.1 lists a replica while that still loads the copy."""
-        return self.command("ROLE")[3] == b"connected" and self.port in primary.replica_ports()
+        """Whether the primary has heard from it: it lists a replica earlier, on some servers while that still loads."""
+        replicas = primary.command("ROLE")[2]
+        return any(int(port) == self.port and int(offset) > 0 for _, port, offset in replicas)
 
     def _command_line(self) -> list[str]:
         fixed = {"port": self.port, "bind": "127.0.0.1", "dir": self._directory, "daemonize": "no"}
@@ -228,6 +229,11 @@ class RedisServer:
     def replica_ports(self) -> list[int]:
         """Return the ports of the replicas that are online, as this server counts them."""
         return [int(port) for _, port, _ in self.command("ROLE")[2]]
+
+    def offset(self) -> int:
+        """Return how far this server is in the stream of its primary, or in its own."""
+        role = self.command("ROLE")
+        return int(role[1] if role[0] == b"master" else role[4])
 
     def promote(self) -> None:
         """Make a primary of a replica; it stays one when it is started again."""

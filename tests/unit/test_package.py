@@ -39,6 +39,7 @@ ERRORS = {
     "MessageError",
     "MessageTooLarge",
     "MissingExtraError",
+    "NotDurable",
     "QueueClosed",
     "SpoolError",
     "StateError",
