@@ -11,7 +11,8 @@
 --       entries that were deleted behind the group's back, buried {event id, ...}, promoted, refused by full dead letters,
 --       1 if entries of this consumer have expired that it did not disown (their delivery was lost on the way, if it
 --       does not know them), disowned entries that are not pending for it any more}
--- Cost: O(due events, at most 200) + one scan of the pending entries per sweep interval and fleet
+-- Cost: O(due events, at most 200) + one scan of the pending entries per sweep interval and fleet; once after the clock was
+--       set back O(pending entries)
 -- Idempotent: no; a lost reply leaves claimed entries pending, and `adopt` finds them
 local stream, delayed, dead, stats = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local group, consumer = ARGV[1], ARGV[2]
@@ -95,6 +96,25 @@ local function reclaim(id, count)
   redis.call('XCLAIM', stream, group, consumer, 0, id)
   entries[#entries + 1] = { id, count + 1, fields }
   alone = last_run and 1 or 0
+end
+
+-- The clock was set back: what was delivered before was delivered in its future, and would be idle for no time until it
+-- is there again. Everything pending counts as delivered now.
+local function deliver_now()
+  local from = '-'
+  repeat
+    local page = redis.call('XPENDING', stream, group, from, '+', 100)
+    for _, pending in ipairs(page) do
+      from = '(' .. pending[1]
+      if redis.call('XRANGE', stream, pending[1], pending[1])[1] then
+        redis.call('XCLAIM', stream, group, pending[2], 0, pending[1], 'JUSTID')
+      end
+    end
+  until #page < 100
+end
+
+if redis.call('HDEL', stats, 'set_back') == 1 then
+  deliver_now()
 end
 
 local open = ARGV[7] == '1' or not swept or now - swept >= tonumber(ARGV[6]) or swept > now

@@ -416,7 +416,7 @@ def test_an_entry_with_thousands_of_fields_does_not_stop_the_sweep(alone: Script
 @pytest.mark.parametrize("gap_ms", [LEASE_MS // 2 + 1_000, -LEASE_MS // 2 - 1_000], ids=["gap", "clock set back"])
 def test_after_a_gap_everybody_has_half_a_lease_to_renew(gap_ms: int, alone: ScriptsAlone) -> None:
     """Nothing is claimed meanwhile, also not by those who go on; then it is."""
-    left_by(alone, OTHER, "a")
+    (entry_id,) = left_by(alone, OTHER, "a")
     alone.raw.hset(alone.keys.stats, "alive_ms", alone.now_ms() - gap_ms)
 
     first = maintain(alone)
@@ -428,7 +428,25 @@ def test_after_a_gap_everybody_has_half_a_lease_to_renew(gap_ms: int, alone: Scr
     assert maintain(alone, go_on=1).claimed == []
     assert (alone.stat("hold_ms") or 0) == hold
     alone.raw.hset(alone.keys.stats, "hold_ms", now - 1)
+    alone.claim(entry_id, OTHER, idle_ms=EXPIRED)
     assert maintain(alone).claimed == [("a", 2)]
+
+
+def test_after_the_clock_was_set_back_everything_pending_counts_as_delivered_now(alone: ScriptsAlone) -> None:
+    """Once, whoever noticed it, and for as many as there are; owners and counts stay, what is deleted is still lost."""
+    gone, first, *_ = left_by(alone, OTHER, "gone", *(f"e{number}" for number in range(150)), count=2)
+    alone.raw.xdel(alone.keys.stream, gone)
+    alone.raw.hset(alone.keys.stats, "alive_ms", alone.now_ms() + LEASE_MS)
+    alone.run("extend", GROUP, ME, LEASE_MS)
+
+    maintain(alone, slots=0)
+
+    assert {held[:2] for held in alone.pending().values()} == {(OTHER, 2)}
+    assert all(idle < EXPIRED for entry_id, (_, _, idle) in alone.pending().items() if entry_id != gone)
+    alone.claim(first, OTHER, idle_ms=EXPIRED)
+    alone.raw.hdel(alone.keys.stats, "hold_ms")
+    done = maintain(alone)
+    assert (done.claimed, done.lost) == ([("e0", 3)], 1)
 
 
 @pytest.mark.parametrize("gap_ms", [LEASE_MS // 2 - 2_000, -LEASE_MS // 2 + 2_000])

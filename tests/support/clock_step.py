@@ -17,7 +17,10 @@ from typing import Any, Protocol
 
 import pytest
 
+from tests.support.waiting import wait_until_sync
+
 LIBRARY = "vendor/libfaketime/src/libfaketime.so.1"
+TOLERANCE = 1.5
 
 
 class StepClock(Protocol):
@@ -28,6 +31,14 @@ class StepClock(Protocol):
         ...
 
 
+class HasClock(Protocol):
+    """A server that goes by a clock of ours."""
+
+    def command(self, *args: Any) -> Any:
+        """Send one command."""
+        ...
+
+
 class ServerClock:
     """The clock of a real server: `clock = ServerClock(tmp_path)`, `start_server(clock=clock)`, `clock.step(3600)`."""
 
@@ -35,15 +46,28 @@ class ServerClock:
         self._library = _require_library()
         self._file = directory / "clock-offset"
         self._offset = 0.0
+        self._followers: list[HasClock] = []
         self.step(0.0)
 
     def step(self, seconds: float) -> None:
-        """Set the clock forwards, or backwards if `seconds` is negative; it goes on from there."""
+        """Set the clock forwards, or backwards if `seconds` is negative, and return when the servers go by it."""
         self._offset += seconds
         # The server reads this file whenever it wants to know the time: it must never find half of it.
         new = self._file.with_suffix(".new")
         new.write_text(f"{self._offset:+.3f}\n")
         new.replace(self._file)
+        for follower in self._followers:
+            # Valkey looks at the clock ten times a second and counts by itself in between.
+            wait_until_sync(lambda follower=follower: self._is_followed_by(follower))
+
+    def _is_followed_by(self, server: HasClock) -> bool:
+        seconds, _ = server.command("EVAL", "return redis.call('TIME')", 0)
+        return abs(int(seconds) - time.time() - self._offset) < TOLERANCE
+
+    def lead(self, server: HasClock) -> None:
+        """Note a server that has started with `environment`."""
+        if server not in self._followers:
+            self._followers.append(server)
 
     def environment(self) -> dict[str, str]:
         """Return the environment for the server's process."""

@@ -113,7 +113,7 @@ class RedisServer:
         # A primary would otherwise wait 5 s for further replicas before it sends one a copy.
         self._options = {"appendonly": "no", "save": "", "repl_diskless_sync_delay": 0, **options}
         self._primary = replicaof
-        self._environment = None if clock is None else clock.environment()
+        self._clock = clock
         if replicaof is not None:
             self._options["replicaof"] = f"127.0.0.1 {(through or replicaof).port}"
         self._directory = Path(tempfile.mkdtemp(prefix="streams-queue-test-"))
@@ -143,6 +143,8 @@ class RedisServer:
         for _ in range(5):
             self.port = fixed or free_port()
             if self._spawn():
+                if self._clock:
+                    self._clock.lead(self)
                 self._join_primary()
                 return
         raise RuntimeError("The server did not start:\n" + "".join(self._log[-20:]))
@@ -155,7 +157,7 @@ class RedisServer:
             stderr=subprocess.STDOUT,
             text=True,
             errors="replace",
-            env=self._environment,
+            env=self._clock and self._clock.environment(),
         )
         settled = threading.Event()
         threading.Thread(target=self._drain, args=(self._process, settled), name="server-log", daemon=True).start()

@@ -8,12 +8,15 @@ local function pulse_of(stats)
 end
 
 -- Leaves a sign of life; returns until when nothing may be claimed. Its first write is one that is never refused for
--- memory, so that the rest of the script runs to its end.
+-- memory, so that the rest of the script runs to its end. If the clock was set back, `set_back` is left for housekeeping.
 local function leave_pulse(stats, alive, hold, now, lease)
   redis.call('HDEL', stats, 'no_such_field')
   if alive and math.abs(now - alive) > lease / 2 then
     hold = now + lease / 2
     redis.call('HSET', stats, 'hold_ms', hold)
+    if alive > now then
+      redis.call('HSET', stats, 'set_back', 1)
+    end
   elseif hold - now > lease / 2 then
     hold = 0
   end
