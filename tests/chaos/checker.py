@@ -239,7 +239,7 @@ def _disorder_of_consumers(story: Story, strikes: Strikes) -> Iterator[str]:
             if run.deliveries == 1:
                 first[run.worker].append((run.handed, run.entry, name))
     for worker, handed in first.items():
-        handed.sort()
+        handed.sort(key=lambda each: each[0])
         top = (0, 0)
         for at, entry, name in handed:
             key = entry_key(entry)
@@ -391,8 +391,11 @@ def _next_run(kill: Fault, runs: list[Run]) -> Run | None:
 def _is_struck(kill: Fault, again: Run, held_at: list[Fault], strikes: Strikes) -> bool:
     """Tell whether somebody who had claimed the event meanwhile was struck before it could begin."""
     started = again.started or again.handed
-    if any(other is not kill and (other.ended or OPEN) > kill.began and other.began < started for other in held_at):
-        return True
+    for other in held_at:
+        looks = [other.began] if again.entry in (other.held or []) else []
+        looks += [other.ended or OPEN] if again.entry in other.held_later else []
+        if any(kill.began < look < started for look in looks):
+            return True
     return bool(strikes.against(again.worker, kill.began, started))
 
 
