@@ -61,8 +61,10 @@ async def rage(storm: Storm, seconds: float, seed: str, lanes: Mapping[str, Lane
 
 async def _strike_on(storm: Storm, lane: Lane, draw: random.Random, until: float) -> None:
     while True:
-        await asyncio.sleep(draw.uniform(0.4, 1.6) * lane.pause)
-        if time.monotonic() >= until:
+        left = until - time.monotonic()
+        pause = draw.uniform(0.4, 1.6) * lane.pause
+        await asyncio.sleep(max(0.0, min(pause, left)))
+        if pause >= left:
             return
         (kind,) = draw.choices(list(lane.weights), list(lane.weights.values()))
         await KINDS[kind](storm, random.Random(draw.random()))

@@ -17,6 +17,7 @@ from tests.chaos.checker import Verdict, worst
 from tests.chaos.faults import Fault
 from tests.chaos.storm import Aftermath
 from tests.chaos.story import Story
+from tests.chaos.timeline import draw
 
 
 @dataclass(frozen=True)
@@ -131,9 +132,14 @@ def _plain(value: Any) -> Any:
 
 
 def write(report: Report, directory: Path) -> None:
-    """Write report.json and report.txt."""
+    """Write report.json, report.txt and timeline.svg."""
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "report.json").write_text(json.dumps(as_json(report), indent=1) + "\n", encoding="utf-8")
     text = io.StringIO()
     render(report, Console(file=text, width=120))
     (directory / "report.txt").write_text(text.getvalue(), encoding="utf-8")
+    figures = report.verdict.figures
+    title = (
+        f"{figures['acknowledged']:,} events, {figures['faults_hit']:,} faults that hit, seed {report.settings.seed}"
+    )
+    draw(report.story, directory / "timeline.svg", title=title)
