@@ -12,15 +12,19 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from tests.chaos import variants
-from tests.chaos.arena import MAX_RETRIES, Settings, hands
-from tests.chaos.checker import Verdict, check
+from tests.chaos.arena import MAX_RETRIES, Arena, Settings, hands
+from tests.chaos.checker import check
 from tests.chaos.nemesis import lanes_for
-from tests.chaos.report import Report, Targets, show, write
+from tests.chaos.report import Part, Report, Targets, show, write
+from tests.chaos.single import SingleServer
 from tests.chaos.storm import Aftermath, run
 from tests.chaos.story import Story
+from tests.chaos.watched import WatchedServers
 
+ARENAS: dict[str, type[Arena]] = {arena.name: arena for arena in (SingleServer, WatchedServers)}
 FAILED, UNUSABLE = 1, 2
 
 
@@ -42,38 +46,41 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _storm(options: argparse.Namespace, seed: str, directory: Path) -> int:
+    began = time.monotonic()
     package = options.package
     if options.variant is not None:
         package = variants.build(options.variant, directory / "package")
-    settings = Settings(
-        seed=seed,
-        seconds=options.seconds,
-        directory=directory,
-        rate=options.rate,
-        package=package,
-        max_size=options.max_size,
-        poison_every=options.poison_every,
-    )
-    began = time.monotonic()
-    aftermath = asyncio.run(_run(settings, options.mix))
-    report = _judge(settings, aftermath, began)
-    targets = Targets(options.events, options.hits, options.kinds)
+    parts = []
+    for arena, share in options.arenas.items():
+        settings = Settings(
+            seed=seed,
+            seconds=options.seconds * share,
+            directory=directory / arena,
+            rate=options.rate,
+            package=package,
+            max_size=options.max_size,
+            poison_every=options.poison_every,
+        )
+        settings.directory.mkdir()
+        aftermath = asyncio.run(_run(ARENAS[arena], settings, options.mix))
+        story = read_story(settings, aftermath)
+        parts.append(Part(arena, story, check(story)))
+    report = Report(seed, _told(options), parts, seconds=time.monotonic() - began)
     if options.report is not None:
         write(report, Path(options.report))
-    return 0 if show(report, targets) else FAILED
+    return 0 if show(report, Targets(options.events, options.hits, options.kinds)) else FAILED
 
 
-async def _run(settings: Settings, mix: dict[str, float] | None) -> Aftermath:
+def _told(options: argparse.Namespace) -> dict[str, Any]:
+    shown = ("seconds", "arenas", "rate", "max_size", "poison_every", "mix", "variant")
+    return {name: getattr(options, name) for name in shown}
+
+
+async def _run(make_arena: type[Arena], settings: Settings, mix: dict[str, float] | None) -> Aftermath:
     task = asyncio.current_task()
     assert task is not None
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-    return await run(settings, lanes_for(mix))
-
-
-def _judge(settings: Settings, aftermath: Aftermath, began: float) -> Report:
-    story = read_story(settings, aftermath)
-    verdict: Verdict = check(story)
-    return Report(settings, aftermath, story, verdict, seconds=time.monotonic() - began)
+    return await run(make_arena, settings, lanes_for(make_arena.name, mix))
 
 
 def read_story(settings: Settings, aftermath: Aftermath) -> Story:
@@ -99,10 +106,13 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
     parser.add_argument("--seed", default="", help="decides which faults come, and against whom; default: a random one")
     parser.add_argument("--seconds", type=float, default=200.0, help="how long the faults go on")
+    parser.add_argument(
+        "--arenas", type=_shares, default="single=0.8,sentinel=0.2", help="and which share of that time; %(default)s"
+    )
     parser.add_argument("--rate", type=float, default=1_500.0, help="events a second of all producers together")
-    parser.add_argument("--max-size", type=int, default=3_000, help="of the queue")
+    parser.add_argument("--max-size", type=int, default=600, help="of the queue")
     parser.add_argument("--poison-every", type=int, default=20_000, help="one event in so many kills; 0: none")
-    parser.add_argument("--mix", type=_mix, help="only these kinds, weighted: worker_kill=5,worker_stop=3")
+    parser.add_argument("--mix", type=_shares, help="only these kinds, weighted: worker_kill=5,worker_stop=3")
     parser.add_argument("--events", type=int, default=0, help="fail with fewer acknowledged events")
     parser.add_argument("--hits", type=int, default=0, help="fail with fewer faults that hit")
     parser.add_argument("--kinds", type=int, default=0, help="fail with fewer kinds of faults that hit")
@@ -114,9 +124,9 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def _mix(text: str) -> dict[str, float]:
+def _shares(text: str) -> dict[str, float]:
     pairs = (part.partition("=") for part in text.split(","))
-    return {kind.strip(): float(weight or 1) for kind, _, weight in pairs}
+    return {name.strip(): float(share or 1) for name, _, share in pairs}
 
 
 if __name__ == "__main__":

@@ -1,13 +1,13 @@
-"""Where the storm takes place: a server, its proxies, and the places for producers and workers."""
+"""Where the storm takes place: servers, proxies, and the places for producers and workers."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import json
-import os
 import signal
 import time
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +18,6 @@ import redis.exceptions
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from streams_queue.embedded import EmbeddedServer
 from tests.chaos import journal as j
 from tests.chaos.parts import ProducerPart, WorkerPart
 from tests.chaos.processes import Guard, Role, Slot
@@ -53,7 +52,7 @@ class Settings:
     seconds: float
     directory: Path
     lease: float = 2.0
-    max_size: int = 3_000
+    max_size: int = 600
     prefetch: int = 64
     rate: float = 1_500.0
     producers: dict[str, int] = field(default_factory=lambda: {"single": 1, "batch": 1, "anonymous": 1, "resilient": 1})
@@ -71,23 +70,35 @@ PRODUCERS: dict[str, dict[str, Any]] = {
 }
 
 
-class Arena:
-    """One server with an append-only file that is synced at each write, and everybody behind a proxy of their own.
+class Arena(ABC):
+    """Servers, and the places around them; which servers, and how one gets to them, is for the subclasses to say.
 
     Attributes:
-        server: The server.
+        name: Of the arena, for the report.
         slots: All places, by name.
-        client: A direct connection, for those who look.
+        client: A direct connection to the server that takes writes, for those who look.
     """
+
+    name: str
+    client: redis.asyncio.Redis
 
     def __init__(self, settings: Settings, guard: Guard) -> None:
         self.settings = settings
-        self.server = EmbeddedServer(
-            append_fsync="always", arguments=("--auto-aof-rewrite-min-size", "16mb", "--enable-debug-command", "local")
-        )
         self.slots: dict[str, Slot] = {}
         self._guard = guard
         self._proxies: list[FlakyProxy] = []
+
+    @abstractmethod
+    async def open_servers(self) -> None:
+        """Start the servers."""
+
+    @abstractmethod
+    async def close_servers(self) -> None:
+        """End them, in whatever state they are."""
+
+    @abstractmethod
+    def way(self) -> tuple[dict[str, Any], FlakyProxy | None]:
+        """Make a way to the server: what the configuration says of it, and the proxy on it, if there is one."""
 
     def workers(self) -> list[Slot]:
         """Return the places of workers."""
@@ -101,10 +112,7 @@ class Arena:
 
     async def open(self) -> None:
         """Start the server, the proxies and all processes, and wait until each has its queue."""
-        await asyncio.to_thread(self.server.start)
-        self.client = redis.asyncio.Redis(
-            port=self.server.port, socket_timeout=2.0, retry=Retry(NoBackoff(), 0), decode_responses=True
-        )
+        await self.open_servers()
         for kind, count in self.settings.producers.items():
             for number in range(count):
                 self._add_producer(f"p_{kind}{number}", kind)
@@ -129,13 +137,12 @@ class Arena:
                 await asyncio.to_thread(proxy.stop)
         with contextlib.suppress(Exception):
             await self.client.aclose()
-        await asyncio.to_thread(self.server.stop)
+        await self.close_servers()
 
-    def _config(self, proxy: FlakyProxy, kind: str) -> dict[str, Any]:
+    def _config(self, way: dict[str, Any], kind: str) -> dict[str, Any]:
         return {
             "queue": {
                 "type": kind,
-                "redis_url": proxy.url,
                 "max_size": self.settings.max_size,
                 "timeout": 1.0,
                 "lease": self.settings.lease,
@@ -145,16 +152,18 @@ class Arena:
                 "namespace": NAMESPACE,
                 "name": NAME,
                 "group": GROUP,
+                **way,
             }
         }
 
-    def _proxy(self) -> FlakyProxy:
-        proxy = FlakyProxy(self.server.port)
+    def proxy_to(self, port: int) -> FlakyProxy:
+        """Put a proxy of its own before a server."""
+        proxy = FlakyProxy(port)
         proxy.start()
         self._proxies.append(proxy)
         return proxy
 
-    def _add(self, name: str, role: Role, proxy: FlakyProxy, make_part: Any, *, expendable: bool = True) -> None:
+    def _add(self, name: str, role: Role, proxy: FlakyProxy | None, make_part: Any, *, expendable: bool = True) -> None:
         self.slots[name] = Slot(
             name,
             role,
@@ -167,8 +176,8 @@ class Arena:
         )
 
     def _add_worker(self, name: str, mode: str) -> None:
-        proxy = self._proxy()
-        config = self._config(proxy, "redis")
+        way, proxy = self.way()
+        config = self._config(way, "redis")
 
         def make(incarnation: str, journal: str, _previous: Path | None) -> WorkerPart:
             return WorkerPart(
@@ -178,9 +187,9 @@ class Arena:
         self._add(name, "worker", proxy, make)
 
     def _add_producer(self, name: str, kind: str) -> None:
-        proxy = self._proxy()
+        way, proxy = self.way()
         options = dict(PRODUCERS[kind])
-        config = self._config(proxy, options.pop("type", "redis"))
+        config = self._config(way, options.pop("type", "redis"))
         rate = self.settings.rate * options.pop("share")
         poison_every = self.settings.poison_every if kind == "batch" else 0
 
@@ -256,13 +265,10 @@ class Arena:
         waiting = [_name(fields) for _, fields in await self.client.xrange(STREAM)]
         return waiting + [f"delayed member {member!r}" for member in await self.client.zrange(DELAYED, 0, -1)]
 
-    def stop_server(self) -> None:
-        """Let the server neither run nor close anything."""
-        os.kill(self.server.pid, signal.SIGSTOP)
 
-    def continue_server(self) -> None:
-        """Let it go on."""
-        os.kill(self.server.pid, signal.SIGCONT)
+def direct(port: int) -> redis.asyncio.Redis:
+    """Connect to a server without a proxy."""
+    return redis.asyncio.Redis(port=port, socket_timeout=2.0, retry=Retry(NoBackoff(), 0), decode_responses=True)
 
 
 def _name(fields: dict[str, str]) -> str:

@@ -13,10 +13,12 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from tests.chaos.arena import NO_ANSWER, Arena
 from tests.chaos.processes import Role, Slot
+from tests.chaos.single import SingleServer
+from tests.chaos.watched import WatchedServers
 from tests.support.proxy import FlakyProxy, Trap
 
 EVERYBODY = "*"
@@ -346,25 +348,36 @@ async def _server_at_stake(storm: Storm, kind: str) -> Fault:
     return fault
 
 
+AnArena = TypeVar("AnArena", bound=Arena)
+
+
+def _only(kind: type[AnArena], storm: Storm) -> AnArena:
+    if not isinstance(storm.arena, kind):
+        raise TypeError(f"this fault needs another arena than {storm.arena.name}")
+    return storm.arena
+
+
 async def server_kill(storm: Storm, draw: random.Random) -> None:
     """SIGKILL the server; it comes back with its append-only file."""
+    arena = _only(SingleServer, storm)
     async with storm.server_busy:
         fault = await _server_at_stake(storm, "server_kill")
-        await asyncio.to_thread(storm.arena.server.kill)
+        await asyncio.to_thread(arena.server.kill)
         await asyncio.sleep(draw.choice((0.0, draw.uniform(0.1, 1.0), draw.uniform(1.0, 3.5))))
-        await asyncio.to_thread(storm.arena.server.restart)
+        await asyncio.to_thread(arena.server.restart)
         ended(fault)
 
 
 async def server_stop(storm: Storm, draw: random.Random) -> None:
     """SIGSTOP the server with all its connections open, then SIGCONT."""
+    arena = _only(SingleServer, storm)
     async with storm.server_busy:
         fault = await _server_at_stake(storm, "server_stop")
-        storm.arena.stop_server()
+        arena.stop_server()
         try:
             await asyncio.sleep(draw.choice((draw.uniform(0.2, 1.0), draw.uniform(1.0, 3.5))))
         finally:
-            storm.arena.continue_server()
+            arena.continue_server()
             ended(fault)
 
 
@@ -396,6 +409,29 @@ async def _unsqueeze(arena: Arena) -> None:
     raise RuntimeError("The server does not take its memory back")
 
 
+# --- failover
+
+
+async def sentinel_failover(storm: Storm, draw: random.Random) -> None:
+    """Order a failover: the replica becomes the primary, and the primary its replica."""
+    arena = _only(WatchedServers, storm)
+    async with storm.server_busy:
+        fault = await _server_at_stake(storm, "sentinel_failover")
+        await arena.fail_over()
+        await arena.until_replicated()
+        ended(fault)
+
+
+async def primary_kill(storm: Storm, draw: random.Random) -> None:
+    """SIGKILL the primary: the sentinels make the replica one, and it comes back as a replica."""
+    arena = _only(WatchedServers, storm)
+    async with storm.server_busy:
+        fault = await _server_at_stake(storm, "primary_kill")
+        await arena.kill_primary(draw.uniform(0.0, 1.0))
+        await arena.until_replicated()
+        ended(fault)
+
+
 KINDS: dict[str, Strike] = {
     "worker_kill": worker_kill,
     "worker_stop": worker_stop,
@@ -412,4 +448,6 @@ KINDS: dict[str, Strike] = {
     "server_kill": server_kill,
     "server_stop": server_stop,
     "memory_squeeze": memory_squeeze,
+    "sentinel_failover": sentinel_failover,
+    "primary_kill": primary_kill,
 }

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 from tests.chaos import journal as j
 from tests.chaos.faults import KINDS, Storm, ended
+from tests.chaos.single import SingleServer
+from tests.chaos.watched import WatchedServers
 
 POLL = 0.03
 
@@ -27,9 +29,12 @@ class Lane:
     weights: Mapping[str, float]
 
 
-LANES = {
+PROCESSES = {
     "workers": Lane(1.2, {"worker_kill": 5, "worker_stop": 3, "worker_rolling_restart": 2}),
     "producers": Lane(2.5, {"producer_kill": 4, "producer_stop": 2, "producer_rolling_restart": 1}),
+}
+SINGLE = {
+    **PROCESSES,
     "network": Lane(0.7, {"network_cut": 2, "half_open": 2, "network_delay": 2}),
     "replies": Lane(
         0.6,
@@ -38,15 +43,22 @@ LANES = {
     "connections": Lane(9.0, {"client_kill": 1}),
     "server": Lane(9.0, {"server_kill": 3, "server_stop": 1, "memory_squeeze": 2}),
 }
+WATCHED = {
+    **PROCESSES,
+    "connections": Lane(9.0, {"client_kill": 1}),
+    "failover": Lane(4.0, {"sentinel_failover": 1, "primary_kill": 1}),
+}
+LANES = {SingleServer.name: SINGLE, WatchedServers.name: WATCHED}
 
 
-def lanes_for(kinds: Mapping[str, float] | None) -> dict[str, Lane]:
-    """Return the usual lanes, or those that are left with only some kinds, weighted as given."""
+def lanes_for(arena: str, kinds: Mapping[str, float] | None) -> dict[str, Lane]:
+    """Return the usual lanes of an arena, or those that are left with only some kinds, weighted as given."""
+    lanes = LANES[arena]
     if kinds is None:
-        return LANES
+        return lanes
     left = {
         name: Lane(lane.pause, {kind: kinds[kind] for kind in lane.weights if kinds.get(kind)})
-        for name, lane in LANES.items()
+        for name, lane in lanes.items()
     }
     return {name: lane for name, lane in left.items() if lane.weights}
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from streams_queue import Queue, QueueFactory, Receipt
-from streams_queue.errors import BackendTimeout, StreamsQueueError
+from streams_queue.errors import BackendRejected, BackendUnavailable, StreamsQueueError
 from tests.chaos import journal as j
 from tests.chaos.journal import Journal
 from tests.chaos.parts import ProducerPart, event_id, payload, take_part
@@ -21,6 +21,7 @@ from tests.chaos.parts import ProducerPart, event_id, payload, take_part
 PATIENCE_AT_END = 10.0
 PAUSE_AFTER_ERROR = 0.05
 PAUSES_WHEN_FULL = (0.02, 0.3)
+NOTHING_WRITTEN = (BackendUnavailable, BackendRejected)
 AGAIN_EVERY = 50  # one call in so many is made a second time: nothing may come of it
 DELAYED_EVERY = 67
 DELAY = 0.7
@@ -103,12 +104,9 @@ class Producer:
         while load.numbers and time.monotonic() < self._give_up_at:
             try:
                 results = await self._call(load)
-            except BackendTimeout:
-                if not self._part.named:
+            except StreamsQueueError as error:
+                if not (self._part.named or isinstance(error, NOTHING_WRITTEN)):
                     return
-                await asyncio.sleep(PAUSE_AFTER_ERROR)
-                continue
-            except StreamsQueueError:
                 await asyncio.sleep(PAUSE_AFTER_ERROR)
                 continue
             refused = [n for n, word in zip(load.numbers, results, strict=True) if word in j.REFUSALS]

@@ -69,10 +69,10 @@ class Aftermath:
         return cls(**{**stored, "faults": faults, "directory": str(directory)})
 
 
-async def run(settings: Settings, lanes: Mapping[str, Lane]) -> Aftermath:
+async def run(make_arena: type[Arena], settings: Settings, lanes: Mapping[str, Lane]) -> Aftermath:
     """Let the storm rage, then let everything come to rest. No process is left when this returns or raises."""
     with Guard() as guard:
-        arena = Arena(settings, guard)
+        arena = make_arena(settings, guard)
         try:
             await arena.open()
             return await _play(arena, lanes)

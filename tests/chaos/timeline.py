@@ -32,9 +32,14 @@ class Timeline:
     depth: list[int | None]
 
 
+def zero_of(story: Story) -> float:
+    """Return when the first event was sent."""
+    return min(call.sent for call in story.calls)
+
+
 def timeline(story: Story) -> Timeline:
     """Count by seconds."""
-    zero = min(call.sent for call in story.calls)
+    zero = zero_of(story)
     acknowledged: Counter[int] = Counter()
     for call in story.calls:
         for word in call.words or []:

@@ -51,6 +51,12 @@ class SentinelServer:
         """Host and port, as they stand in a URL."""
         return f"127.0.0.1:{self.port}"
 
+    @property
+    def pid(self) -> int:
+        """The process."""
+        assert self._process is not None
+        return self._process.pid
+
     def configure(self, primary: RedisServer, replicas: list[RedisServer], others: list[SentinelServer]) -> None:
         """Write a configuration that knows everybody already: finding one another takes sentinels seconds."""
         known = [f"sentinel known-replica {SERVICE} 127.0.0.1 {replica.port}" for replica in replicas]
