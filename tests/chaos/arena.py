@@ -9,7 +9,7 @@ import signal
 import time
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +41,6 @@ class Settings:
         max_size: Of the queue.
         prefetch: Of each worker: a number, so that what a process can hold is known.
         rate: Events a second of all producers together.
-        producers: How many, by kind.
-        workers: How many, by mode.
         poison_every: One event of the first producer in so many kills its process.
         directory: For journals and logs.
         package: The directory that holds the `streams_queue` under test; None is this checkout.
@@ -55,19 +53,21 @@ class Settings:
     max_size: int = 600
     prefetch: int = 64
     rate: float = 1_500.0
-    producers: dict[str, int] = field(default_factory=lambda: {"single": 1, "batch": 1, "anonymous": 1, "resilient": 1})
-    workers: dict[str, int] = field(default_factory=lambda: {"worker": 3, "threads": 1, "loop": 1, "batch": 1})
     poison_every: int = 20_000
     package: Path | None = None
 
 
 CONCURRENCY = {"worker": 16, "threads": 8, "loop": 1, "batch": 32}
+WORKERS = {"worker": 3, "threads": 1, "loop": 1, "batch": 1}
 PRODUCERS: dict[str, dict[str, Any]] = {
     "single": {"batch": 1, "callers": 16, "share": 0.2},
     "batch": {"batch": 50, "callers": 2, "share": 0.4},
     "anonymous": {"batch": 25, "callers": 3, "share": 0.2, "named": False},
-    "resilient": {"batch": 20, "callers": 2, "share": 0.2, "type": "resilient"},
+    "resilient": {"batch": 20, "callers": 2, "share": 0.1, "config": {"type": "resilient"}},
+    "spooled": {"batch": 20, "callers": 2, "share": 0.1, "config": {"type": "resilient"}, "spool": True},
 }
+# What is held in the memory of a process dies with it, as the documentation says.
+PRECIOUS = ("resilient",)
 
 
 class Arena(ABC):
@@ -75,11 +75,13 @@ class Arena(ABC):
 
     Attributes:
         name: Of the arena, for the report.
+        producer_kinds: Which there are here; one of each.
         slots: All places, by name.
         client: A direct connection to the server that takes writes, for those who look.
     """
 
     name: str
+    producer_kinds: tuple[str, ...]
     client: redis.asyncio.Redis
 
     def __init__(self, settings: Settings, guard: Guard) -> None:
@@ -113,10 +115,9 @@ class Arena(ABC):
     async def open(self) -> None:
         """Start the server, the proxies and all processes, and wait until each has its queue."""
         await self.open_servers()
-        for kind, count in self.settings.producers.items():
-            for number in range(count):
-                self._add_producer(f"p_{kind}{number}", kind)
-        for mode, count in self.settings.workers.items():
+        for kind in self.producer_kinds:
+            self._add_producer(f"p_{kind}", kind)
+        for mode, count in WORKERS.items():
             for number in range(count):
                 self._add_worker(f"w_{mode}{number}", mode)
         for slot in self.workers():
@@ -139,22 +140,20 @@ class Arena(ABC):
             await self.client.aclose()
         await self.close_servers()
 
-    def _config(self, way: dict[str, Any], kind: str) -> dict[str, Any]:
-        return {
-            "queue": {
-                "type": kind,
-                "max_size": self.settings.max_size,
-                "timeout": 1.0,
-                "lease": self.settings.lease,
-                "prefetch": self.settings.prefetch,
-                "enqueue_timeout": 3.0,
-                "retry_policy": {"max_retries": MAX_RETRIES, "base_delay": 0.1},
-                "namespace": NAMESPACE,
-                "name": NAME,
-                "group": GROUP,
-                **way,
-            }
+    def _config(self, **more: Any) -> dict[str, Any]:
+        queue = {
+            "type": "redis",
+            "max_size": self.settings.max_size,
+            "timeout": 1.0,
+            "lease": self.settings.lease,
+            "prefetch": self.settings.prefetch,
+            "enqueue_timeout": 3.0,
+            "retry_policy": {"max_retries": MAX_RETRIES, "base_delay": 0.1},
+            "namespace": NAMESPACE,
+            "name": NAME,
+            "group": GROUP,
         }
+        return {"queue": {**queue, **more}}
 
     def proxy_to(self, port: int) -> FlakyProxy:
         """Put a proxy of its own before a server."""
@@ -177,7 +176,7 @@ class Arena(ABC):
 
     def _add_worker(self, name: str, mode: str) -> None:
         way, proxy = self.way()
-        config = self._config(way, "redis")
+        config = self._config(**way)
 
         def make(incarnation: str, journal: str, _previous: Path | None) -> WorkerPart:
             return WorkerPart(
@@ -189,7 +188,10 @@ class Arena(ABC):
     def _add_producer(self, name: str, kind: str) -> None:
         way, proxy = self.way()
         options = dict(PRODUCERS[kind])
-        config = self._config(way, options.pop("type", "redis"))
+        more: dict[str, Any] = dict(options.pop("config", {}))
+        if options.pop("spool", False):
+            more["fallback"] = {"spool": str(self.settings.directory / "spool")}
+        config = self._config(**way, **more)
         rate = self.settings.rate * options.pop("share")
         poison_every = self.settings.poison_every if kind == "batch" else 0
 
@@ -205,8 +207,7 @@ class Arena(ABC):
                 **options,
             )
 
-        # What is held in the memory of a process dies with it, as the documentation says.
-        self._add(name, "producer", proxy, make, expendable=kind != "resilient")
+        self._add(name, "producer", proxy, make, expendable=kind not in PRECIOUS)
 
     def watch_replies(self, on_reply: Callable[[bytes], None]) -> None:
         """Have all replies of the server shown, in the threads of the proxies."""
@@ -304,6 +305,6 @@ def hands(settings: Settings) -> dict[str, int]:
     """Return how many events each worker can hold at once: in hand, and prefetched."""
     return {
         f"w_{mode}{number}": CONCURRENCY[mode] + settings.prefetch
-        for mode, count in settings.workers.items()
+        for mode, count in WORKERS.items()
         for number in range(count)
     }

@@ -178,7 +178,7 @@ async def producer_rolling(storm: Storm, draw: random.Random) -> None:
         if slot is None or not slot.expendable:
             return
         fault = storm.record("producer_rolling_restart", slot.current)
-        await slot.terminate(20.0)
+        await slot.terminate(40.0)
         fault.evidence["orderly"] = slot.has_noted("ended")
         ended(fault)
         await _restart(slot)

@@ -18,7 +18,7 @@ from tests.chaos import journal as j
 from tests.chaos.journal import Journal
 from tests.chaos.parts import ProducerPart, event_id, payload, take_part
 
-PATIENCE_AT_END = 10.0
+PATIENCE_AT_END = 15.0
 PAUSE_AFTER_ERROR = 0.05
 PAUSES_WHEN_FULL = (0.02, 0.3)
 NOTHING_WRITTEN = (BackendUnavailable, BackendRejected)
@@ -148,6 +148,13 @@ def word_for(receipt: Receipt) -> str:
     return j.DUPLICATE if receipt.held else j.FULL
 
 
+async def until_drained(queue: Queue) -> None:
+    """Wait until a resilient queue holds nothing itself any more."""
+    deadline = time.monotonic() + PATIENCE_AT_END
+    while (await queue.check_health()).get("held_locally") and time.monotonic() < deadline:
+        await asyncio.sleep(0.1)  # noqa: ASYNC110 - nothing tells when a queue holds nothing any more
+
+
 async def produce(part: ProducerPart, journal: Journal) -> None:
     """Produce until SIGTERM."""
     async with QueueFactory.create_queue(part.config) as queue:
@@ -155,6 +162,7 @@ async def produce(part: ProducerPart, journal: Journal) -> None:
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, producer.stop)
         journal.note(j.READY)
         await producer.run()
+        await until_drained(queue)
     journal.note(j.ENDED)
 
 

@@ -24,6 +24,7 @@ class SingleServer(Arena):
     """
 
     name = "single"
+    producer_kinds = ("single", "batch", "anonymous", "resilient", "spooled")
 
     def __init__(self, settings: Settings, guard: Guard) -> None:
         super().__init__(settings, guard)

@@ -17,7 +17,7 @@ from tests.chaos.nemesis import Lane, rage, supervise
 from tests.chaos.processes import Guard
 from tests.support.waiting import wait_until
 
-PRODUCERS_END_WITHIN = 25.0
+PRODUCERS_END_WITHIN = 40.0
 DRAINED_WITHIN = 60.0
 ENQUEUE_REPLY = b"*4\r\n$2\r\nok\r\n:"
 

@@ -19,6 +19,7 @@ class WatchedServers(Arena):
     """Servers of which one is the primary, and another if that fails."""
 
     name = "sentinel"
+    producer_kinds = ("single", "batch", "anonymous")
 
     def __init__(self, settings: Settings, guard: Guard) -> None:
         super().__init__(settings, guard)
