@@ -272,6 +272,10 @@ class Producer:
                     break
                 wait = backoff.next()
                 self._expire(batch, calls, error, before=loop.time() + wait)
+                if not batch.maybe_written and any(map(_was_told, calls)):
+                    # Who was told that nothing was written must not find it written later.
+                    calls = [call for call in calls if not _was_told(call)]
+                    batch = self._make_batch(calls)
                 await asyncio.sleep(wait)
             else:
                 self._settle(batch, calls, reply)
@@ -456,6 +460,10 @@ def _is_answer(reply: BatchReply) -> bool:
 def _is_held(call: _Call, reply: BatchReply) -> bool:
     """Whether the queue holds any of the caller's events, through this batch or an earlier one."""
     return any(reply.results[position] not in _REFUSED for position in call.positions)
+
+
+def _was_told(call: _Call) -> bool:
+    return call.reply.done() and not call.reply.cancelled()
 
 
 def _fail(calls: Sequence[_Call], error: BackendError | type[BackendError]) -> None:

@@ -129,6 +129,29 @@ async def test_an_unreachable_server_is_told_apart_from_an_unknown_outcome(
     assert await stored.numbers() == [1]
 
 
+async def test_what_is_reported_as_not_written_is_not_written_with_the_rest_of_its_batch(
+    proxy: FlakyProxy, make_redis_queue: MakeQueue, stored: StoredQueue
+) -> None:
+    """Two calls share a batch while nobody listens; one gives up before the other, which finds the server back."""
+    queue = make_redis_queue(proxy.url, enqueue_timeout=2.0)
+    proxy.refuse()
+    loop = asyncio.get_running_loop()
+    begun = loop.time()
+    # The first call is a batch of its own; the second and the third wait for it and become the next one together.
+    calls = []
+    for number, at in ((1, 0.0), (2, 0.5), (3, 1.5)):
+        await asyncio.sleep(begun + at - loop.time())
+        calls.append(asyncio.create_task(queue.enqueue(event(number))))
+    for given_up in calls[:2]:
+        with pytest.raises(BackendUnavailable):
+            await given_up
+
+    proxy.restore()
+
+    assert await calls[2]
+    assert await stored.numbers() == [3]
+
+
 async def test_a_cut_in_the_middle_of_a_storm_of_enqueues_neither_loses_nor_doubles(
     proxy: FlakyProxy, make_redis_queue: MakeQueue, stored: StoredQueue
 ) -> None:
