@@ -151,8 +151,8 @@ def word_for(receipt: Receipt) -> str:
 async def until_drained(queue: Queue) -> None:
     """Wait until a resilient queue holds nothing itself any more."""
     deadline = time.monotonic() + PATIENCE_AT_END
-    while (await queue.check_health()).get("held_locally") and time.monotonic() < deadline:
-        await asyncio.sleep(0.1)  # noqa: ASYNC110 - nothing tells when a queue holds nothing any more
+    while (await queue.check_health()).get("held_locally") and time.monotonic() < deadline:  # noqa: ASYNC110
+        await asyncio.sleep(0.1)
 
 
 async def produce(part: ProducerPart, journal: Journal) -> None:
