@@ -10,6 +10,7 @@ from tests.chaos.processes import Guard
 from tests.support.proxy import FlakyProxy
 from tests.support.sentinels import SentinelServer, Watched
 from tests.support.servers import RedisServer, chosen_flavour, require_binary
+from tests.support.waiting import wait_until
 
 SENTINELS = 3
 OPTIONS = {"appendonly": "yes", "appendfsync": "everysec"}
@@ -81,9 +82,18 @@ class WatchedServers(Arena):
         self._guard.watch(before.pid)
 
     async def until_replicated(self) -> None:
-        """Wait until there is a replica again."""
-        await asyncio.to_thread(self.watched.wait_for_replicas)
+        """Wait until there is a replica again that has caught up: two faults at once are another promise."""
+        await wait_until(lambda: asyncio.to_thread(self._is_replicated), timeout=30.0, what="no replica has joined")
+
+    def _is_replicated(self) -> bool:
+        primary = self.watched.primary()
+        return all(_follows(server) for server in self._servers if server is not primary)
 
     async def _follow(self) -> None:
         old, self.client = self.client, direct(self.watched.primary().port)
         await old.aclose()
+
+
+def _follows(server: RedisServer) -> bool:
+    role = server.command("ROLE")
+    return bool(role[0] == b"slave" and role[3] == b"connected")
