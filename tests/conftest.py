@@ -17,7 +17,7 @@ from tests.support.builders import Keys, redis_config
 from tests.support.processes import Programs
 from tests.support.proxy import FlakyProxy
 from tests.support.sentinels import SentinelServer, Watched
-from tests.support.servers import RedisServer, chosen_flavour, require_binary
+from tests.support.servers import HasPort, RedisServer, chosen_flavour, require_binary
 from tests.support.stored import StoredQueue
 from tests.support.waiting import wait_until
 
@@ -99,7 +99,7 @@ def start_sentinel() -> Iterator[StartSentinel]:
     """Start one sentinel alone, `start_sentinel(server, requirepass=…)`: it names that server, fails nothing over."""
     started: list[SentinelServer] = []
 
-    def start(server: RedisServer, **options: str) -> SentinelServer:
+    def start(server: HasPort, **options: str) -> SentinelServer:
         sentinel = SentinelServer(require_binary(chosen_flavour()), **options)
         started.append(sentinel)
         sentinel.configure(server, [], [])

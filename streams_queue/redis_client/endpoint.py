@@ -7,10 +7,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from redis import exceptions as redis_errors
+from redis.asyncio import SSLConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from streams_queue.redis_client.refusals import not_connected
+from streams_queue.redis_client.wire import drop
 
 
 class Endpoint(ABC):
@@ -95,8 +97,8 @@ class Server(Endpoint):
         try:
             await connection.connect()
         except (OSError, redis_errors.RedisError) as error:
-            raise not_connected(self.name, error) from error
+            raise not_connected(self.name, error, tls=isinstance(connection, SSLConnection)) from error
         finally:
             if not connection.is_connected:
-                await connection.disconnect(nowait=True)
+                await drop(connection)
         return connection, epoch

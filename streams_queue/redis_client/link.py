@@ -13,7 +13,7 @@ from streams_queue.redis_client.endpoint import Endpoint
 from streams_queue.redis_client.patience import Patience
 from streams_queue.redis_client.refusals import from_reply, is_elsewhere, is_refusal
 from streams_queue.redis_client.scripts import Script, call
-from streams_queue.redis_client.wire import Argument, Command, packed
+from streams_queue.redis_client.wire import Argument, Command, drop, packed
 
 # What a write raises on a connection that the other end has reset: uvloop a RuntimeError; the transports of CPython
 # 3.12 and of the first 3.13 stumble over their own None.
@@ -46,9 +46,10 @@ class Link:
             BackendTimeout: The connection broke, or the replies did not come, after something was sent.
             BackendRejected: The server refused the connection (wrong password, too many clients, still loading).
         """
-        sent = False
+        has_turn = sent = False
         try:
             async with Patience(timeout), self._turn:
+                has_turn = True
                 connection = await self._connected()
                 sent = True
                 await self._write(connection, commands)
@@ -56,9 +57,9 @@ class Link:
         except TimeoutError as error:
             if sent:
                 raise BackendTimeout(f"no reply within {timeout:g} s") from error
-            raise BackendUnavailable(
-                f"no connection, or no answer to earlier requests, within {timeout:g} s"
-            ) from error
+            if has_turn:
+                raise self._too_slow(timeout) from error
+            raise BackendUnavailable(f"no answer to earlier requests within {timeout:g} s") from error
 
     async def run(self, wanted: Script, keys: Sequence[str], args: Sequence[Argument] = (), *, timeout: float) -> Any:
         """Run a script and return its reply. Raises as `call`, and the script's own error reply."""
@@ -80,7 +81,7 @@ class Link:
         except TimeoutError as error:
             if sent:
                 raise BackendTimeout(f"the server took no command within {timeout:g} s") from error
-            raise BackendUnavailable(f"no connection within {timeout:g} s") from error
+            raise self._too_slow(timeout) from error
 
     async def receive(self, *, timeout: float) -> Any:
         """Return the next reply; an error reply is returned as a BackendError, not raised."""
@@ -89,6 +90,9 @@ class Link:
                 return await self._reply()
         except TimeoutError as error:
             raise BackendTimeout(f"no reply within {timeout:g} s") from error
+
+    def _too_slow(self, timeout: float) -> BackendUnavailable:
+        return BackendUnavailable(f"cannot connect to {self._endpoint.name}: no answer within {timeout:g} s")
 
     async def _write(self, connection: Any, commands: Sequence[Command]) -> None:
         data = packed(commands)
@@ -125,7 +129,7 @@ class Link:
         """Drop the connection without waiting; the next call opens a new one."""
         connection, self._connection = self._connection, None
         if connection is not None:
-            await connection.disconnect(nowait=True)
+            await drop(connection)
 
     async def _connected(self) -> Any:
         if not self.is_open:

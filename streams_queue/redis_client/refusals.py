@@ -81,7 +81,7 @@ def is_refusal(error: Exception) -> bool:
     return isinstance(error, refusals) or _TOO_MANY_CLIENTS in str(error)
 
 
-def not_connected(name: str, error: Exception) -> BackendError:
+def not_connected(name: str, error: Exception, *, tls: bool) -> BackendError:
     """Tell why a connection could not be made: refused with a word, not trusted, or not reached."""
     if is_refusal(error):
         return said_by(name, error)
@@ -90,7 +90,7 @@ def not_connected(name: str, error: Exception) -> BackendError:
         if isinstance(cause, ssl.SSLError) and (judged := from_handshake(name, cause)):
             return judged
     reason = next(filter(None, (_strerror(cause) for cause in causes if isinstance(cause, OSError))), "")
-    return BackendUnavailable(f"cannot connect to {name}: {reason or type(error).__name__}")
+    return BackendUnavailable(f"cannot connect to {name}{' over TLS' if tls else ''}: {reason or type(error).__name__}")
 
 
 def _strerror(error: OSError) -> str:

@@ -17,7 +17,7 @@ from redis import exceptions as redis_errors
 from streams_queue.errors import BackendError, BackendRejected, BackendUnavailable
 from streams_queue.redis_client.endpoint import Endpoint, Server
 from streams_queue.redis_client.refusals import is_refusal, said_by
-from streams_queue.redis_client.wire import Argument, packed
+from streams_queue.redis_client.wire import Argument, drop, packed
 
 # How long one sentinel may take before the next is asked beside it.
 _HEAD_START = 0.1
@@ -95,7 +95,7 @@ class SentinelService(Endpoint):
                     failures.append(_failure(error))
             raise self._verdict(failures)
         finally:
-            await _drop(asking)
+            await _end(asking)
 
     def _verdict(self, failures: Sequence[BackendError]) -> BackendError:
         """Return what all answers together mean; for good only if no sentinel is left that might know better."""
@@ -122,7 +122,7 @@ class SentinelService(Endpoint):
         try:
             await _check_role(server, connection)
         except BaseException:
-            await connection.disconnect(nowait=True)
+            await drop(connection)
             raise
         return sentinel, server, connection
 
@@ -131,7 +131,7 @@ class SentinelService(Endpoint):
         try:
             return await _request(sentinel, connection, "SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._service)
         finally:
-            await connection.disconnect(nowait=True)
+            await drop(connection)
 
 
 async def _check_role(server: Server, connection: Any) -> None:
@@ -163,13 +163,13 @@ def _failure(error: BaseException) -> BackendError:
     raise error.refusal if isinstance(error, _FromPrimaryError) else error
 
 
-async def _drop(asking: set[asyncio.Task[tuple[Server, Server, Any]]]) -> None:
+async def _end(asking: set[asyncio.Task[tuple[Server, Server, Any]]]) -> None:
     """End attempts that are not needed any more, and close what they may have connected to."""
     for task in asking:
         task.cancel()
     for outcome in await asyncio.gather(*asking, return_exceptions=True):
         if isinstance(outcome, tuple):
-            await outcome[2].disconnect(nowait=True)
+            await drop(outcome[2])
 
 
 def _names(sentinels: Iterable[Server]) -> str:

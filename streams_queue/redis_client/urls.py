@@ -78,6 +78,7 @@ def _credentials(parsed: SentinelUrl) -> str:
 
 
 def _server(url: str, connect_timeout: float) -> Server:
+    options = dict(parse_qsl(url.partition("?")[2], keep_blank_values=True))
     try:
         pool = ConnectionPool.from_url(url)
     except (ValueError, TypeError) as error:
@@ -87,18 +88,18 @@ def _server(url: str, connect_timeout: float) -> Server:
     if "path" not in kwargs:
         kwargs.setdefault("socket_keepalive", True)
     if issubclass(pool.connection_class, SSLConnection):
-        kwargs |= _tls_options(kwargs)
+        kwargs |= _tls_options(options)
     server = Server(pool.connection_class, kwargs)
     _try_out(server, kwargs)
     return server
 
 
-def _tls_options(kwargs: Mapping[str, Any]) -> dict[str, Any]:
+def _tls_options(options: Mapping[str, str]) -> dict[str, Any]:
     """Return the options of TLS as they count: absolute paths, and the host name checked unless told otherwise."""
-    changed: dict[str, Any] = {name: str(_readable(name, kwargs[name])) for name in _TLS_FILES if kwargs.get(name)}
-    # Older releases of redis-py do not check it by themselves, and take the text `false` for true.
-    checked = _truth("ssl_check_hostname", kwargs.get("ssl_check_hostname", True))
-    return changed | {"ssl_check_hostname": checked and kwargs.get("ssl_cert_reqs") != "none"}
+    files: dict[str, Any] = {name: str(_readable(name, options[name])) for name in _TLS_FILES if options.get(name)}
+    # Older releases of redis-py do not check it by themselves; all of them take some misspelling of false for true.
+    checked = _truth("ssl_check_hostname", options.get("ssl_check_hostname", "true"))
+    return files | {"ssl_check_hostname": checked and options.get("ssl_cert_reqs") != "none"}
 
 
 def _readable(name: str, given: str) -> Path:
@@ -114,12 +115,10 @@ def _readable(name: str, given: str) -> Path:
     return path
 
 
-def _truth(name: str, given: Any) -> bool:
-    if isinstance(given, bool):
-        return given
-    if str(given).lower() not in _WORDS:
+def _truth(name: str, given: str) -> bool:
+    if given.lower() not in _WORDS:
         raise _problem(f"{name} must be true or false")
-    return _WORDS[str(given).lower()]
+    return _WORDS[given.lower()]
 
 
 def _try_out(server: Server, kwargs: Mapping[str, Any]) -> None:

@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 import redis.asyncio
 from redis.asyncio.sentinel import Sentinel
 
 from streams_queue import RedisEventQueue
-from streams_queue.errors import BackendRejected, BackendUnavailable, ConfigError
-from tests.conftest import MakeConfig, MakeQueue, StartSentinel
+from streams_queue.errors import BackendError, BackendRejected, BackendUnavailable, ConfigError
+from tests.conftest import MakeConfig, MakeQueue, StartSentinel, StartServer
 from tests.support.builders import event
 from tests.support.sentinels import SERVICE, SentinelServer
-from tests.support.servers import RedisServer, free_port
+from tests.support.servers import HasPort, RedisServer, free_port
 from tests.support.taking import take_numbers
+from tests.support.tls import Authority, TlsProxy
 
 pytestmark = pytest.mark.integration
 
+TlsTo = Callable[[HasPort, ssl.SSLContext], TlsProxy]
 SECRET = "battery-staple"
 
 
@@ -132,3 +138,242 @@ async def test_sentinels_that_do_not_answer_are_waited_for(
     assert got["n"] == 1
     assert caplog.text.count("cannot be used for now (no primary of mymaster (sentinels ") == 1
     assert SECRET not in caplog.text
+
+
+# --- TLS ---
+
+
+@pytest.fixture
+def tls_to() -> Iterator[TlsTo]:
+    """Put a proxy that ends TLS before a server or sentinel."""
+    proxies: list[TlsProxy] = []
+
+    def make(server: HasPort, context: ssl.SSLContext) -> TlsProxy:
+        proxies.append(TlsProxy(server.port, context))
+        proxies[-1].start()
+        return proxies[-1]
+
+    yield make
+    for proxy in proxies:
+        proxy.stop()
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    """Whom the servers' certificates are from, and whom clients trust."""
+    return Authority(tmp_path_factory.mktemp("authority"))
+
+
+@pytest.fixture(scope="module")
+def stranger(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    """An authority that nobody trusts."""
+    return Authority(tmp_path_factory.mktemp("stranger"))
+
+
+def tls_url(proxy: TlsProxy, **options: Any) -> str:
+    """Return the URL of a server behind a proxy that ends TLS."""
+    return f"rediss://127.0.0.1:{proxy.port}/0?{urlencode(options)}"
+
+
+async def test_a_queue_works_over_tls(
+    authority: Authority, redis_server: RedisServer, tls_to: TlsTo, make_redis_queue: MakeQueue
+) -> None:
+    """All its links, also after they were cut."""
+    proxy = tls_to(redis_server, authority.server_context("127.0.0.1"))
+    queue = make_redis_queue(tls_url(proxy, ssl_ca_certs=authority.ca_file))
+    assert await works(queue)
+    assert proxy.connections() >= 3
+    proxy.cut()
+    assert await works(queue)
+    assert (await queue.check_health())["redis"] == f"127.0.0.1:{proxy.port}"
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+async def test_a_client_certificate_is_shown(
+    version: ssl.TLSVersion,
+    authority: Authority,
+    redis_server: RedisServer,
+    tls_to: TlsTo,
+    make_redis_queue: MakeQueue,
+) -> None:
+    """To a server that only takes clients whom its authority knows."""
+    context = authority.server_context("127.0.0.1", clients_of=authority, version=version)
+    certificate, key = authority.certificate("gitbridge@example.org")
+    options = {"ssl_ca_certs": authority.ca_file, "ssl_certfile": certificate, "ssl_keyfile": key}
+    assert await works(make_redis_queue(tls_url(tls_to(redis_server, context), **options)))
+
+
+async def refused(queue: RedisEventQueue) -> str:
+    """Return what is said of a handshake that fails: the same by both verbs, at once and not as a passing trouble."""
+    said = []
+    for call in (lambda: queue.enqueue(event(0)), lambda: queue.dequeue(timeout=60)):
+        with pytest.raises(BackendRejected) as error:
+            await call()
+        assert (error.value.code, error.value.passing) == ("TLS", False)
+        said.append(str(error.value))
+    assert said[0] == said[1]
+    return said[0]
+
+
+async def test_a_server_that_is_not_trusted_is_refused(
+    authority: Authority,
+    stranger: Authority,
+    redis_server: RedisServer,
+    tls_to: TlsTo,
+    make_redis_queue: MakeQueue,
+) -> None:
+    """Its certificate is from somebody else; nothing is sent unless the URL says that this does not matter."""
+    proxy = tls_to(redis_server, stranger.server_context("127.0.0.1"))
+    said = await refused(make_redis_queue(tls_url(proxy, ssl_ca_certs=authority.ca_file)))
+    assert said.startswith(f"the certificate of 127.0.0.1:{proxy.port} is not accepted: ")
+    assert "issuer" in said
+    assert proxy.bytes_forwarded == 0
+    assert await works(make_redis_queue(tls_url(proxy, ssl_cert_reqs="none")))
+
+
+async def test_a_certificate_for_another_host_is_refused(
+    authority: Authority, redis_server: RedisServer, tls_to: TlsTo, make_redis_queue: MakeQueue
+) -> None:
+    """Whoever has one for some host could stand in for every other."""
+    proxy = tls_to(redis_server, authority.server_context("redis.example.org"))
+    said = await refused(make_redis_queue(tls_url(proxy, ssl_ca_certs=authority.ca_file)))
+    assert "certificate is not valid for '127.0.0.1'" in said
+    assert proxy.bytes_forwarded == 0
+    unchecked = tls_url(proxy, ssl_ca_certs=authority.ca_file, ssl_check_hostname="false")
+    assert await works(make_redis_queue(unchecked))
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+@pytest.mark.parametrize("shown", ["none", "a stranger's"])
+async def test_a_client_without_the_right_certificate_is_told(  # noqa: PLR0917 - fixtures go by name
+    shown: str,
+    version: ssl.TLSVersion,
+    authority: Authority,
+    stranger: Authority,
+    redis_server: RedisServer,
+    tls_to: TlsTo,
+    make_redis_queue: MakeQueue,
+) -> None:
+    """The message says what to look at."""
+    proxy = tls_to(redis_server, authority.server_context("127.0.0.1", clients_of=authority, version=version))
+    certificate, key = stranger.certificate("gitbridge@example.org")
+    own = {} if shown == "none" else {"ssl_certfile": certificate, "ssl_keyfile": key}
+    said = await refused(make_redis_queue(tls_url(proxy, ssl_ca_certs=authority.ca_file, **own)))
+    assert said.startswith(f"127.0.0.1:{proxy.port} refused the TLS handshake (")
+    assert "client certificate" in said
+
+
+async def test_an_expired_certificate_is_waited_out(
+    authority: Authority, redis_server: RedisServer, tls_to: TlsTo, make_redis_queue: MakeQueue
+) -> None:
+    """Somebody renews it, as somebody starts a server that is down."""
+    context = authority.server_context(certificate=authority.expired("127.0.0.1"))
+    proxy = tls_to(redis_server, context)
+    queue = make_redis_queue(tls_url(proxy, ssl_ca_certs=authority.ca_file), enqueue_timeout=0.5)
+    with pytest.raises(BackendUnavailable, match="its certificate has expired"):
+        await queue.enqueue(event(0))
+    waiting = asyncio.create_task(queue.dequeue(timeout=60))
+    context.load_cert_chain(*authority.certificate("127.0.0.1"))
+    assert await queue.enqueue(event(1))
+    assert await waiting is not None
+
+
+async def test_a_server_that_does_not_shake_hands_is_waited_for(
+    redis_server: RedisServer, make_redis_queue: MakeQueue
+) -> None:
+    """It takes the greeting for a command that goes on; the message says what was tried."""
+    queue = make_redis_queue(f"rediss://127.0.0.1:{redis_server.port}/0", enqueue_timeout=1.0)
+    with pytest.raises(BackendError, match=f"127.0.0.1:{redis_server.port}(: no answer| does not speak TLS)"):
+        await queue.enqueue(event(0))
+
+
+async def test_sentinels_and_primary_over_tls(
+    authority: Authority,
+    redis_server: RedisServer,
+    tls_to: TlsTo,
+    start_sentinel: StartSentinel,
+    make_redis_queue: MakeQueue,
+) -> None:
+    """One s encrypts both; either can be told apart."""
+    context = authority.server_context("127.0.0.1", clients_of=authority)
+    certificate, key = authority.certificate("gitbridge@example.org")
+    options = urlencode({"ssl_ca_certs": authority.ca_file, "ssl_certfile": certificate, "ssl_keyfile": key})
+    server = tls_to(redis_server, context)
+    sentinel = await asyncio.to_thread(start_sentinel, server)
+    hidden = tls_to(sentinel, context)
+
+    queue = make_redis_queue(f"rediss+sentinel://127.0.0.1:{hidden.port}/{SERVICE}?{options}")
+    assert await works(queue)
+    queue = make_redis_queue(f"rediss+sentinel://{sentinel.address}/{SERVICE}?{options}&sentinel_ssl=false")
+    assert await works(queue)
+    untrusted = make_redis_queue(f"rediss+sentinel://127.0.0.1:{hidden.port}/{SERVICE}")
+    assert "is not accepted" in await refused(untrusted)
+
+
+def test_paths_count_from_where_the_queue_was_made(
+    authority: Authority, make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A process that changes its directory later still finds its certificates."""
+    monkeypatch.chdir(authority.ca_file.parent)
+    queue = RedisEventQueue(make_config("rediss://h?ssl_ca_certs=ca.pem"))
+    monkeypatch.chdir(tmp_path)
+    assert queue._endpoint.new_connection().ssl_context.ca_certs == str(authority.ca_file)
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ("ssl_ca_certs=/no/such.pem", "ssl_ca_certs: /no/such.pem cannot be read: No such file or directory"),
+        ("ssl_certfile=no-such.pem", "no-such.pem cannot be read: No such file or directory"),
+        ("ssl_certfile={certificate}&ssl_keyfile={other}", "the certificates cannot be loaded: KEY_VALUES_MISMATCH"),
+        ("ssl_ca_certs={text}", "the certificates cannot be loaded: "),
+        ("ssl_cert_reqs=maybe", "has an option with a value that cannot be used"),
+        ("ssl_check_hostname=maybe", "ssl_check_hostname must be true or false"),
+        ("ssl_cacerts=ca.pem", "has an option that redis-py does not know: ssl_cacerts"),
+        ("ssl_password=p@ss", "must not hold an @ in its options"),
+    ],
+)
+def test_options_that_cannot_work_are_told_before_anything_connects(
+    options: str, problem: str, authority: Authority, make_config: MakeConfig, tmp_path: Path
+) -> None:
+    """By a configuration error that names the option and the file; an endless series of attempts would not."""
+    (tmp_path / "text.pem").write_text("no certificate")
+    certificate, _ = authority.certificate("a.example.org")
+    _, other = authority.certificate("b.example.org")
+    given = options.format(certificate=certificate, other=other, text=tmp_path / "text.pem")
+    with pytest.raises(ConfigError) as error:
+        RedisEventQueue(make_config(f"rediss://:{SECRET}@h?{given}"))
+    assert str(error.value).startswith("queue.redis_url: ")
+    assert problem in str(error.value)
+    assert SECRET not in str(error.value)
+
+
+def test_options_of_tls_need_tls(authority: Authority, make_config: MakeConfig) -> None:
+    """Who gives certificates does not want to talk in the clear."""
+    with pytest.raises(ConfigError, match="ssl_ca_certs; options of TLS need rediss://"):
+        RedisEventQueue(make_config(f"redis://h?ssl_ca_certs={authority.ca_file}"))
+
+
+# --- unix sockets ---
+
+
+async def test_a_queue_works_over_a_socket(
+    start_server: StartServer, make_redis_queue: MakeQueue, tmp_path: Path
+) -> None:
+    """The path is absolute; the database is an option, and after a restart the socket is found again."""
+    path = tmp_path / "redis.sock"
+    server = await asyncio.to_thread(start_server, unixsocket=path)
+    queue = make_redis_queue(f"unix://{path}?db=2")
+    assert await works(queue)
+    assert (await queue.check_health())["redis"] == str(path)
+    assert server.command("CLIENT", "LIST").count(b"db=2") >= 3
+    await asyncio.to_thread(server.restart)
+    assert await works(queue)
+
+
+async def test_a_socket_that_is_not_there_is_waited_for(make_redis_queue: MakeQueue, tmp_path: Path) -> None:
+    """The server may still be about to start; the message names the path and the reason."""
+    queue = make_redis_queue(f"unix://{tmp_path}/redis.sock", enqueue_timeout=0.3)
+    with pytest.raises(BackendUnavailable, match=f"{tmp_path}/redis.sock: No such file or directory"):
+        await queue.enqueue(event(0))
+    assert await queue.dequeue(timeout=0.1) is None

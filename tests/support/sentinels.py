@@ -15,7 +15,7 @@ from typing import Any
 
 import redis
 
-from tests.support.servers import TAKEN, RedisServer, free_port
+from tests.support.servers import TAKEN, HasPort, RedisServer, free_port
 from tests.support.waiting import wait_until_sync
 
 SERVICE = "mymaster"
@@ -57,7 +57,7 @@ class SentinelServer:
         assert self._process is not None
         return self._process.pid
 
-    def configure(self, primary: RedisServer, replicas: list[RedisServer], others: list[SentinelServer]) -> None:
+    def configure(self, primary: HasPort, replicas: list[RedisServer], others: list[SentinelServer]) -> None:
         """Write a configuration that knows everybody already: finding one another takes sentinels seconds."""
         known = [f"sentinel known-replica {SERVICE} 127.0.0.1 {replica.port}" for replica in replicas]
         known += [f"sentinel known-sentinel {SERVICE} 127.0.0.1 {other.port} {other.id}" for other in others]
