@@ -1,7 +1,12 @@
--- Check that the queue's keys are ours to share, and create the stream and its group if they are missing.
+-- Check that the queue's keys are ours to share, and create the stream and its group if they are missing. Each group has
+-- a name for its lifetime: by it, who knew an earlier group learns that the server has lost that one, whoever made the
+-- new one. The first to come counts the loss, for all.
 -- KEYS: 1 stream, 2 delayed, 3 dead, 4 stats
--- ARGV: 1 group, 2 schema of this release, 3 '1' if this client had opened the queue before
--- Returns: {created 0|1, events held, schema of the queue}; or an error SCHEMA, OTHERGROUP, WRONGTYPE
+-- ARGV: 1 group, 2 schema of this release, 3 lifetime that this client knows (empty: it comes for the first time),
+--       4 name for a new lifetime, different for each opening and the same when that is repeated, 5 events held as far as
+--       this client knew
+-- Returns: {1 if the state was lost and nobody had noticed, events held, schema of the queue, lifetime}; or an error
+--       SCHEMA, OTHERGROUP, WRONGTYPE
 -- Cost: O(groups)
 -- Idempotent: yes
 local wanted = { 'stream', 'zset', 'stream', 'hash' }
@@ -35,13 +40,26 @@ end
 -- A server that takes no writes now (a replica, too few replicas, a full disk) is not open, though all is there. This
 -- write changes nothing and is never refused for memory.
 redis.call('HDEL', KEYS[4], 'no_such_field')
+local lifetime = redis.call('HGET', KEYS[4], 'lifetime')
 if not exists then
   redis.call('XGROUP', 'CREATE', KEYS[1], ARGV[1], '0', 'MKSTREAM')
-  if ARGV[3] == '1' then
-    redis.call('HINCRBY', KEYS[4], 'state_lost', 1)
+  lifetime = ARGV[4]
+elseif not lifetime then
+  -- The group of an older release, or these figures alone were lost.
+  lifetime = ARGV[3] ~= '' and ARGV[3] or ARGV[4]
+end
+redis.call('HSET', KEYS[4], 'lifetime', lifetime, 'schema', schema or ARGV[2])
+
+local held = redis.call('XLEN', KEYS[1]) + redis.call('ZCARD', KEYS[2])
+-- Told once; again only to whom the reply did not reach.
+local mourned, ours = redis.call('HGET', KEYS[4], 'mourned') or '', lifetime .. ' ' .. ARGV[4]
+local lost = ARGV[3] ~= '' and ARGV[3] ~= lifetime
+  and (mourned == ours or string.sub(mourned, 1, #lifetime + 1) ~= lifetime .. ' ')
+if lost and mourned ~= ours then
+  redis.call('HSET', KEYS[4], 'mourned', ours)
+  redis.call('HINCRBY', KEYS[4], 'state_lost', 1)
+  if tonumber(ARGV[5]) > held then
+    redis.call('HINCRBY', KEYS[4], 'lost', tonumber(ARGV[5]) - held)
   end
 end
-if not schema then
-  redis.call('HSET', KEYS[4], 'schema', ARGV[2])
-end
-return { exists and 0 or 1, redis.call('XLEN', KEYS[1]) + redis.call('ZCARD', KEYS[2]), tonumber(schema or ARGV[2]) }
+return { lost and 1 or 0, held, tonumber(schema or ARGV[2]), lifetime }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
@@ -26,7 +27,9 @@ class Channel:
         producer: For enqueue batches; used by the producer alone.
         outage: Whether the server can be used.
         intake: Whether it takes new events; with no memory left it refuses only those.
-        on_state_lost: Told when the server turns out to have lost the group, or the whole queue.
+        last_held: How many events the queue holds, as far as is known here.
+        held_before: How many it held before it was opened again, if it is still the same; reset by the producer.
+        lifetime: Of the group, by which it is known again; changes when the server has lost the queue's state.
     """
 
     def __init__(
@@ -46,7 +49,8 @@ class Channel:
         self._open_backoff = self.backoff()
         self._not_open: BackendError | None = None
         self._is_open = False
-        self._was_open = False
+        self.held_before = 0
+        self.lifetime, self._new_lifetime = "", secrets.token_hex(8)
 
     def backoff(self) -> Backoff:
         """Return a fresh backoff for one sequence of attempts."""
@@ -83,17 +87,20 @@ class Channel:
         # However many calls wait for it, a server in trouble is asked a few times a second by each session.
         await asyncio.sleep(self._open_again_at - asyncio.get_running_loop().time())
         try:
-            opened = await self.commands.open(self.requests, reopened=self._was_open)
+            opened = await self.commands.open(
+                self.requests, lifetime=self.lifetime, new_lifetime=self._new_lifetime, held=self.last_held
+            )
         except BackendError as error:
             # Told to those whose time is up before the next attempt; that one got no answer tells them less.
             self._not_open = None if isinstance(error, BackendTimeout) else error
             self._open_again_at = asyncio.get_running_loop().time() + self._open_backoff.next()
             raise
         self._not_open, self._open_backoff = None, self.backoff()
-        if opened.created and self._was_open:
+        if opened.state_lost:
             self._report_state_lost(opened.held)
-        self._is_open = self._was_open = True
-        self.last_held = opened.held
+        self.held_before = max(self.held_before, self.last_held) if opened.lifetime == self.lifetime else 0
+        self._is_open, self.lifetime, self.last_held = True, opened.lifetime, opened.held
+        self._new_lifetime = secrets.token_hex(8)
         self.outage.ended()
 
     def _opened(self, opening: asyncio.Task[None]) -> None:

@@ -29,10 +29,17 @@ RawEntry = tuple[str, int, list[bytes]]
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """What `open` found: whether it had to create the group, and how many events the queue holds."""
+    """What `open` found.
 
-    created: bool
+    Attributes:
+        state_lost: Whether this is not the group that this client knew, and nobody had noticed.
+        held: How many events the queue holds.
+        lifetime: By which the group is known again.
+    """
+
+    state_lost: bool
     held: int
+    lifetime: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,16 +116,23 @@ class StreamCommands:
 
     # --- opening and leaving ---
 
-    async def open(self, link: Link, *, reopened: bool) -> Opened:
-        """Check the keys and create the group if it is missing. Redis: 1 round trip."""
+    async def open(self, link: Link, *, lifetime: str, new_lifetime: str, held: int) -> Opened:
+        """Check the keys and create the group if it is missing. Redis: 1 round trip.
+
+        Args:
+            link: On which to ask.
+            lifetime: Of the group that this client knows; empty the first time.
+            new_lifetime: For a group that has to be created; the same when this is repeated.
+            held: How many events the queue held, as far as this client knows.
+        """
         keys = self.keys
-        created, held, _ = await link.run(
+        lost, found, _, lives = await link.run(
             script("open"),
             (keys.stream, keys.delayed, keys.dead, keys.stats),
-            (self._settings.group, SCHEMA, int(reopened)),
+            (self._settings.group, SCHEMA, lifetime, new_lifetime, held),
             timeout=self.timeout,
         )
-        return Opened(bool(created), held)
+        return Opened(bool(lost), found, _word(lives))
 
     async def leave(self, link: Link, producer_id: str) -> bool:
         """Remove the consumer and the producer's memory; False if entries are still pending for it."""

@@ -159,6 +159,7 @@ class Producer:
         self._closed = False
         self.keep_unresolved = False
         self.max_size = 0
+        self._lifetime = ""
         self._start_over()
 
     def _start_over(self) -> None:
@@ -416,18 +417,22 @@ class Producer:
 
     def _check_confirmed(self, reply: BatchReply) -> None:
         """Notice that the server remembers less than it had confirmed: acknowledged batches were lost."""
+        # Who opened the queue anew has told of everything that the server lost with its state.
+        told, self._lifetime = self._lifetime != self._channel.lifetime, self._channel.lifetime
+        held, self._channel.held_before = max(self._channel.last_held, self._channel.held_before), 0
         if self._confirmed == 0 or reply.stored_sequence >= self._confirmed:
             return
         confirmed = sum(count for sequence, count in self._confirmed_counts if sequence > reply.stored_sequence)
-        events = min(confirmed, self._channel.last_held)
+        self._confirmed_counts.clear()
+        events = min(confirmed, held)
+        if told or not events:
+            return
         logger.error(
             "The server forgot batches %d to %d of producer %s, which it had acknowledged: up to %d events, those that "
             "were not processed before, are lost (failover, restart or FLUSHALL)",
             *(reply.stored_sequence + 1, self._confirmed, self.id, events),
         )
-        if events:
-            self._observers.lost(events, "acknowledged_batches")
-        self._confirmed_counts.clear()
+        self._observers.lost(events, "acknowledged_batches")
 
 
 def in_batches(events: Sequence[NewEvent]) -> Iterator[Sequence[NewEvent]]:

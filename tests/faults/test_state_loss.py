@@ -86,6 +86,76 @@ async def test_a_restart_without_data_is_survived_too(start_server: StartServer,
     assert len(recorder.states_lost) == 1, "reported by whoever notices first, and by nobody else"
 
 
+async def test_a_loss_is_reported_whoever_comes_first(start_server: StartServer, make_redis_queue: MakeQueue) -> None:
+    """A process that starts after the loss sets the queue up again; the one that knew of events reports them, once."""
+    server, recorder, others = start_server(), Recorder(), Recorder()
+    queue, witness = make_redis_queue(server.url, observers=(recorder,)), make_redis_queue(server.url)
+    await queue.enqueue_many(events(5))
+    assert await take_numbers(queue, 1) == [0]
+    await witness.stats()
+    server.restart(empty=True)
+
+    newcomer = make_redis_queue(server.url, observers=(others,))
+    await newcomer.enqueue(event(5))
+    assert await newcomer.receive(timeout=0)
+    await queue.enqueue(event(6))
+
+    assert recorder.losses == [(4 - 1, "state_lost")], "what the newcomer has brought makes up for one"
+    assert (len(recorder.states_lost), others.states_lost, others.losses) == (1, [], [])
+    totals = (await witness.stats()).totals
+    assert (totals["state_lost"], totals["lost"]) == (1, 3)
+
+
+@pytest.mark.parametrize(("held", "in_hand"), [(0, 0), (4, 0), (4, 2)], ids=["nothing", "waiting", "in hand"])
+async def test_the_count_of_what_was_lost(
+    held: int, in_hand: int, start_server: StartServer, make_redis_queue: MakeQueue
+) -> None:
+    """What the queue held and did not hold afterwards: accepted and not settled, also what was in hand."""
+    server, recorder = start_server(), Recorder()
+    queue = make_redis_queue(server.url, observers=(recorder,))
+    await queue.enqueue_many(events(3))
+    assert await take_numbers(queue, 3) == [0, 1, 2]
+    await queue.enqueue_many(events(held, start=3)) if held else None
+    taken = await receive_exactly(queue, in_hand) if in_hand else []
+    server.command("FLUSHALL")
+
+    await queue.ack(*taken)
+    assert await queue.enqueue(event(9))
+    await take_numbers(queue, 1)
+
+    assert sum(count for count, _ in recorder.losses) == held - in_hand
+    assert (await queue.check_health())["status"] == "healthy"
+
+
+async def test_what_was_forgotten_of_the_last_second_is_reported_and_the_rest_runs_again(
+    start_server: StartServer, make_redis_queue: MakeQueue
+) -> None:
+    """The server comes back with an older append-only file: lost batches are counted, forgotten acks undone."""
+    server, recorder = start_server(appendonly="yes", appendfsync="always"), Recorder()
+    queue = make_redis_queue(server.url, observers=(recorder,))
+    await queue.enqueue_many(events(3))
+    (first,) = await receive_exactly(queue, 1)
+    with server.rewinding():
+        await queue.ack(first)
+        (second,) = await receive_exactly(queue, 1)
+        await queue.enqueue_many(events(2, start=3))
+        await queue.enqueue(event(5))
+
+    await queue.ack(second)
+    assert await queue.enqueue(event(6))
+
+    assert [count for count, _ in recorder.losses] == [3]
+    assert recorder.states_lost == []
+    assert sorted(await take_numbers(queue, 3)) == [0, 2, 6]
+    await wait_until(lambda: is_empty(queue))
+
+
+async def is_empty(queue: Any) -> bool:
+    """Tell whether every event is settled."""
+    stats = await queue.stats()
+    return stats.waiting + stats.in_flight + stats.delayed == 0
+
+
 async def test_an_evicted_stream_is_reported_and_replaced(make_redis_queue: MakeQueue, stored: StoredQueue) -> None:
     """Only the stream is gone, as after an eviction: reported as lost, and what comes next is processed."""
     recorder = Recorder()

@@ -17,7 +17,7 @@ CALLS: dict[str, tuple[tuple[Any, ...], Any]] = {
     "dead_ids": ((10,), []),
     "dead_letter": ((GROUP, ME, GONE, 1, "rejected", "", 100, "refuse", 1000), b"gone"),
     "nack": ((GROUP, ME, GONE, 1, 1000, 1), b"gone"),
-    "open": ((GROUP, 1, 1), [0, 0, 1]),
+    "open": ((GROUP, 1, "first", "second", 0), [0, 0, 1, b"first"]),
     "purge": ((GROUP, 10, 100, "refuse"), [0, 0]),
     "purge_dead": ((), 0),
     "redrive": ((100, GONE), [0, 0]),
@@ -39,7 +39,7 @@ def test_a_round_of_housekeeping_leaves_times_only(alone: ScriptsAlone) -> None:
     """When it swept, and that somebody is alive."""
     alone.run("maintain", GROUP, ME, 1000, 10, 1, 0, 0, 4, 100, "refuse", 1000, 10**15, 0)
 
-    assert set(alone.raw.hgetall(alone.keys.stats)) == {b"schema", b"alive_ms", b"swept_ms"}
+    assert set(alone.raw.hgetall(alone.keys.stats)) == {b"schema", b"lifetime", b"alive_ms", b"swept_ms"}
     assert set(alone.dump()) == {alone.keys.stream, alone.keys.stats}
 
 
@@ -61,4 +61,4 @@ def test_a_batch_counts_only_what_became_of_it(
 
     alone.enqueue("a", **options)
 
-    assert set(alone.raw.hgetall(alone.keys.stats)) - {b"schema"} == counted
+    assert set(alone.raw.hgetall(alone.keys.stats)) - {b"schema", b"lifetime"} == counted

@@ -26,10 +26,10 @@ def groups(alone: ScriptsAlone) -> list[tuple[bytes, bytes]]:
 
 def test_the_first_one_creates_stream_group_and_schema(alone: ScriptsAlone) -> None:
     """The group begins at the beginning."""
-    assert alone.open() == [1, 0, 1]
+    assert alone.open() == [0, 0, 1, b"first"]
 
     assert groups(alone) == [(GROUP.encode(), b"0-0")]
-    assert alone.raw.hgetall(alone.keys.stats) == {b"schema": b"1"}
+    assert alone.raw.hgetall(alone.keys.stats) == {b"schema": b"1", b"lifetime": b"first"}
     assert set(alone.dump()) == {alone.keys.stream, alone.keys.stats}
 
 
@@ -40,25 +40,59 @@ def test_the_second_one_changes_nothing(alone: ScriptsAlone) -> None:
     alone.delay("c", 1)
     before = alone.dump()
 
-    assert alone.open(reopened=1) == [0, 3, 1]
+    assert alone.open(knows="first", new="second") == [0, 3, 1, b"first"]
+    assert alone.open(new="third") == [0, 3, 1, b"first"]
     assert alone.dump() == before
 
 
-@pytest.mark.parametrize(("reopened", "totals"), [(1, {"state_lost": 1}), (0, {})])
-def test_only_who_knew_the_group_counts_its_loss(reopened: int, totals: dict[str, int], alone: ScriptsAlone) -> None:
-    """A new client that finds no group is simply the first."""
+def test_a_new_client_that_finds_no_group_is_simply_the_first(alone: ScriptsAlone) -> None:
+    """Also if there are events: their producers came before it."""
     alone.raw.xadd(alone.keys.stream, {"id": "a"})
 
-    assert alone.open(reopened=reopened) == [1, 1, 1]
+    assert alone.open() == [0, 1, 1, b"first"]
     assert groups(alone) == [(GROUP.encode(), b"0-0")]
-    assert alone.totals() == totals
+    assert alone.totals() == {}
+
+
+@pytest.mark.parametrize("by_a_new_client", [False, True])
+def test_the_first_who_knew_an_earlier_group_counts_the_loss(by_a_new_client: bool, alone: ScriptsAlone) -> None:
+    """Whoever made the new one; with what is missing, as far as that client knew. The others are not told again."""
+    alone.open(new="before")
+    alone.raw.delete(alone.keys.stream, alone.keys.stats)
+    if by_a_new_client:
+        alone.open(new="after")
+    alone.enqueue("a")
+
+    assert alone.open(knows="before", new="after", held=5) == [1, 1, 1, b"after"]
+    assert alone.open(knows="before", new="other", held=7) == [0, 1, 1, b"after"]
+    assert alone.totals() == {"enqueued": 1, "state_lost": 1, "lost": 4}
+
+
+def test_a_loss_is_told_again_to_whom_the_reply_did_not_reach(alone: ScriptsAlone) -> None:
+    """And counted once. The next loss is a new one."""
+    alone.open(new="before")
+    for number, name in enumerate(("after", "later"), 1):
+        alone.raw.xgroup_destroy(alone.keys.stream, GROUP)
+        assert alone.open(knows="before", new=name) == [1, 0, 1, name.encode()]
+        assert alone.open(knows="before", new=name) == [1, 0, 1, name.encode()]
+        assert alone.totals() == {"state_lost": number}
+
+
+def test_figures_that_were_lost_alone_are_no_loss_of_events(alone: ScriptsAlone) -> None:
+    """Evicted, or the group of an older release: the group goes on under the name that the client knows."""
+    alone.open(new="before")
+    alone.raw.delete(alone.keys.stats)
+
+    assert alone.open(knows="before", new="after", held=3) == [0, 0, 1, b"before"]
+    assert alone.open(new="other") == [0, 0, 1, b"before"]
+    assert alone.totals() == {}
 
 
 def test_an_older_schema_is_kept(alone: ScriptsAlone) -> None:
     """A newer release shares the queue and does not lift its schema by itself."""
     alone.open(schema=1)
 
-    assert alone.open(schema=2) == [0, 0, 1]
+    assert alone.open(schema=2) == [0, 0, 1, b"first"]
     assert alone.raw.hget(alone.keys.stats, "schema") == b"1"
 
 

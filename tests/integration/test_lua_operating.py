@@ -250,7 +250,11 @@ def test_stats_are_one_look_at_everything(alone: ScriptsAlone) -> None:
     assert (entries, pending, delayed, dead, consumers, found) == (3, 1, 2, 1, 1, oldest)
     assert before <= now <= alone.now_ms()
     assert refused == b""
-    assert dict(zip(totals[::2], totals[1::2], strict=True)) == {b"schema": b"1", b"enqueued": b"3"}
+    assert dict(zip(totals[::2], totals[1::2], strict=True)) == {
+        b"schema": b"1",
+        b"lifetime": b"first",
+        b"enqueued": b"3",
+    }
 
 
 def test_stats_of_a_queue_that_was_never_used(alone: ScriptsAlone) -> None:

@@ -27,7 +27,7 @@ ARGUMENTS: dict[str, Callable[[str], tuple[Any, ...]]] = {
     "leave": lambda held: (GROUP, "idle"),
     "maintain": lambda held: (GROUP, ME, 1000, 10, 1, 0, 1, 4, *LIMITS, 1000, 0, 0),
     "nack": lambda held: (GROUP, ME, held, 1, 1000, 1),
-    "open": lambda held: (GROUP, 1, 1),
+    "open": lambda held: (GROUP, 1, "first", "second", 0),
     "peek": lambda held: (GROUP, 10),
     "purge": lambda held: (GROUP, 10, *LIMITS),
     "purge_dead": lambda held: (),

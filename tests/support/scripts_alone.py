@@ -104,9 +104,9 @@ class ScriptsAlone:
 
     # --- what most tests begin with ---
 
-    def open(self, *, schema: int = 1, reopened: int = 0) -> Any:
+    def open(self, *, schema: int = 1, knows: str = "", new: str = "first", held: int = 0) -> Any:
         """Create what is missing."""
-        return self.run("open", GROUP, schema, reopened)
+        return self.run("open", GROUP, schema, knows, new, held)
 
     def enqueue(
         self,
@@ -212,7 +212,7 @@ class ScriptsAlone:
         return {
             name: int(value)
             for name, value in named.items()
-            if not re.search(r"_ms$|^schema$|^paused$", name) and value != b"0"
+            if not re.search(r"_ms$|^schema$|^paused$|^lifetime$|^mourned$", name) and value != b"0"
         }
 
     def stat(self, name: str) -> int | None:

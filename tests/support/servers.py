@@ -220,6 +220,17 @@ class RedisServer:
             self._directory.mkdir()
         self.start()
 
+    @contextlib.contextmanager
+    def rewinding(self) -> Iterator[None]:
+        """Crash the server at the end of the block and restart it with the data that it had at the beginning."""
+        with tempfile.TemporaryDirectory() as backup:
+            shutil.copytree(self._directory, backup, dirs_exist_ok=True)
+            yield
+            self.kill()
+            shutil.rmtree(self._directory)
+            shutil.copytree(backup, self._directory)
+            self.start()
+
     def pause(self) -> None:
         """Stop the process without closing anything: connections stay open and nobody answers."""
         os.kill(self.pid, signal.SIGSTOP)

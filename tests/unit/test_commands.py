@@ -206,12 +206,13 @@ async def test_due_now_is_not_nothing_due(next_due_ms: int, expected: float | No
 # --- opening and looking ---
 
 
-@pytest.mark.parametrize("created", [0, 1])
-async def test_opening_says_if_the_group_was_made(created: int, commands: StreamCommands) -> None:
-    """And how much the queue holds; the schema goes along."""
-    link = FakeLink([created, 12, 1])
-    assert await commands.open(link, reopened=True) == Opened(bool(created), 12)
-    assert link.args == ["processors", 1, 1]
+@pytest.mark.parametrize("lost", [0, 1])
+async def test_opening_says_if_the_state_was_lost(lost: int, commands: StreamCommands) -> None:
+    """And how much the queue holds, and which group it has; what the client knew goes along."""
+    link = FakeLink([lost, 12, 1, b"this one"])
+    opened = await commands.open(link, lifetime="that one", new_lifetime="another", held=15)
+    assert opened == Opened(bool(lost), 12, "this one")
+    assert link.args == ["processors", 1, "that one", "another", 15]
 
 
 async def test_leaving_names_the_producer(commands: StreamCommands) -> None:
