@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from streams_queue.redis_queue.producer import MAX_BATCH_BYTES, MAX_BATCH_EVENTS, Batch, NewEvent
+from streams_queue.redis_queue.producer import MAX_BATCH_EVENTS, Batch, NewEvent
 
 SUFFIX = ".spool"
 
@@ -28,6 +28,8 @@ _LAYOUT = 1
 _QUIET_CHECKPOINT_BYTES = 4 * 1024 * 1024
 _FORCED_CHECKPOINT_PAGES = 16_384
 _PAGE_BYTES = 4096
+# Smaller than what Redis would take: events that come in while everything moves back wait for each batch.
+_BATCH_BYTES = 1024 * 1024
 
 _TABLES = f"""
 PRAGMA application_id = {_APPLICATION_ID};
@@ -351,4 +353,4 @@ def _code(error: sqlite3.Error) -> int:
 def _fitting(sizes: Sequence[tuple[int, int]]) -> list[int]:
     """Return as many of the first rows as one batch takes, at least one."""
     sums = itertools.accumulate(size for _, size in sizes)
-    return [n for (n, _), total in zip(sizes, sums, strict=True) if total <= MAX_BATCH_BYTES] or [sizes[0][0]]
+    return [n for (n, _), total in zip(sizes, sums, strict=True) if total <= _BATCH_BYTES] or [sizes[0][0]]
