@@ -61,7 +61,7 @@ class ResilientQueue:
             config: As for the two queues; `fallback.max_size` bounds what is held locally, and in the directory
                 `fallback.spool` it survives the process.
             observers: Are told what happens in both queues, and when the fallback begins and ends. An event that moves
-                to Redis is accepted twice: by the local queue and by Redis.
+                to Redis is accepted twice: by the local queue and by Redis; from a spool once, when it is on disk.
             redis_queue: Made elsewhere, to be used instead of one of its own.
             async_queue: Likewise for the local one.
             payload_type: A msgspec Struct or a dataclass that payloads are instances of; None takes JSON objects.
@@ -106,7 +106,7 @@ class ResilientQueue:
         spool = self.settings.fallback.spool
         if spool is None:
             return InMemory(self._local, self._redis, self._payload_type)
-        return Spool(Path(spool), self.settings, self._redis, self._found)
+        return Spool(Path(spool), self.settings, self._redis, self._observers, self._found)
 
     def _found(self) -> None:
         self._recovery.found()

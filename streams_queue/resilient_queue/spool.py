@@ -17,6 +17,7 @@ from typing import TypeVar
 from streams_queue.config import Settings
 from streams_queue.errors import BackendTimeout, SpoolError
 from streams_queue.messages import Receipt, ReceiptStatus
+from streams_queue.observer import Observers
 from streams_queue.redis_queue import RedisEventQueue
 from streams_queue.redis_queue.producer import Batch, ForgottenBatchError
 from streams_queue.resilient_queue.holding import NewEvents
@@ -45,6 +46,7 @@ class Spool:
         path: The directory.
         settings: Of the queue: files are kept apart by its namespace and name.
         redis: The queue to which the events move.
+        observers: Are told of what was put on disk, and of what had no room.
         on_found: Called on the event loop when events of a process that has ended were found.
 
     Attributes:
@@ -54,10 +56,18 @@ class Spool:
 
     durable = True
 
-    def __init__(self, path: Path, settings: Settings, redis: RedisEventQueue, on_found: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        settings: Settings,
+        redis: RedisEventQueue,
+        observers: Observers,
+        on_found: Callable[[], None],
+    ) -> None:
         self.path = path.expanduser().absolute()
         self.words = f"a spool takes its place: events wait on disk in {self.path}"
         self._redis = redis
+        self._observers = observers
         self._on_found = on_found
         self._queue_name = f"{settings.namespace}+{settings.name}"
         self._holdings = Holdings(min(settings.max_size, settings.fallback.max_size))
@@ -158,8 +168,16 @@ class Spool:
         done, self._writing = self._writing, []
         outcomes = [_failure(written)] * len(done) if written.cancelled() or written.exception() else written.result()
         for arriving, outcome in zip(done, outcomes, strict=True):
+            self._tell_observers(outcome)
             _answer(arriving.written, outcome)
         self._write_next()
+
+    def _tell_observers(self, outcome: _Outcome) -> None:
+        statuses = [] if isinstance(outcome, SpoolError) else [receipt.status for receipt in outcome]
+        if accepted := statuses.count(ReceiptStatus.ACCEPTED):
+            self._observers.accepted(accepted)
+        if rejected := statuses.count(ReceiptStatus.FULL):
+            self._observers.rejected(rejected)
 
     # --- going out ---
 

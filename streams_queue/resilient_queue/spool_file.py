@@ -245,7 +245,8 @@ class SpoolFile:
             self._db.execute("PRAGMA wal_checkpoint(RESTART)")
             self._logged_bytes = 0
         elif self._logged_bytes and not self.held:
-            self._db.execute("PRAGMA incremental_vacuum").fetchall()
+            # It frees one page a step, and `execute` takes but one.
+            self._db.executescript("PRAGMA incremental_vacuum")
             self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             self._logged_bytes = 0
 

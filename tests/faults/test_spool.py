@@ -365,6 +365,69 @@ async def test_four_processes_share_a_directory(
     assert files(directory) == []
 
 
+@pytest.mark.slow
+async def test_four_processes_that_start_at_once_share_what_dead_ones_left(
+    config: MakeConfig, make: Make, proxy: FlakyProxy, programs: Programs, directory: Path
+) -> None:
+    """All of them reach for the same files at the same moment; whoever gets one brings it to Redis, once."""
+    proxy.refuse()
+    numbers = [list(range(first, first + 50)) for first in (0, 1000, 2000, 3000)]
+    dead = [programs("spool", config=config(proxy.url), numbers=part) for part in numbers]
+    for program in dead:
+        assert await held(program) == 50
+    for program in dead:
+        program.kill()
+    proxy.restore()
+    living = [programs("spool", config=config(proxy.url), numbers=[9000 + n]) for n in range(4)]
+    for program in living:
+        assert await program.ended() == 0, program.describe()
+    queue = make()
+    got = await everything(queue, 204)
+    assert sorted(got) == sorted([*(n for part in numbers for n in part), *range(9000, 9004)])
+    for part in numbers:
+        assert [n for n in got if n in set(part)] == part
+    await queue.cleanup()
+    assert files(directory) == []
+
+
+@pytest.mark.slow
+async def test_thirty_seconds_without_redis(
+    config: MakeConfig, make: Make, start_server: StartServer, programs: Programs, directory: Path
+) -> None:
+    """Four producers, 200 events a second; one of them is killed in the middle, and another goes on for it."""
+    server = start_server(appendonly="yes", appendfsync="always")
+
+    def producer(first: int, count: int) -> Program:
+        numbers = list(range(first, first + count))
+        return programs("spool", config=config(server.url), numbers=numbers, pause=0.0195)
+
+    producers = [producer(first, 1800) for first in (0, 10_000, 20_000, 30_000)]
+    await wait_until(lambda: all(len(accepted(each)) > 50 for each in producers))
+    await asyncio.to_thread(server.kill)
+    await asyncio.sleep(15)
+    producers[0].kill()
+    producers.append(producer(40_000, 900))
+    await asyncio.sleep(15)
+    await asyncio.to_thread(server.restart)
+    for each in producers[1:]:
+        assert await each.ended() == 0, each.describe()
+    told = [number for each in producers for number in accepted(each)]
+    queue = make(server.url)
+    got: list[int] = []
+    while deliveries := await queue.receive(500, timeout=2):
+        await queue.ack(*deliveries)
+        got += [delivery.payload["n"] for delivery in deliveries]
+    assert set(told) <= set(got)
+    assert len(got) == len(set(got))
+    # At most the one that was on its way when its process died.
+    assert len(set(got) - set(told)) <= 1
+    for thousands in range(0, 50_000, 10_000):
+        part = [number for number in got if thousands <= number < thousands + 10_000]
+        assert part == sorted(part)
+    await queue.cleanup()
+    assert files(directory) == []
+
+
 async def test_two_queues_of_one_process_have_a_file_each(make: Make, proxy: FlakyProxy, directory: Path) -> None:
     """Neither takes the other's for one that was left behind, however long they look."""
     proxy.refuse()
