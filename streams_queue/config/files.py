@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,22 +15,49 @@ from streams_queue.errors import ConfigError
 
 def read_file(path: str | os.PathLike[str]) -> Mapping[Any, Any]:
     """Return what a YAML file holds; an empty one is an empty mapping. Raises ConfigError."""
-    import yaml
-
     shown = os.fspath(path)
     if "://" in shown or "\n" in shown:
         raise ConfigError(["the configuration must be the path of a YAML file, not a URL and not the text itself"])
-    try:
-        document = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except OSError as problem:
-        raise ConfigError([f"{shown}: cannot be read: {problem.strerror}"]) from None
-    except yaml.MarkedYAMLError as problem:
-        raise ConfigError([_yaml_problem(shown, problem)]) from None
-    except Exception as problem:  # noqa: BLE001 - PyYAML lets KeyError, AttributeError and others through for odd tags
-        raise ConfigError([f"{shown}: is not valid YAML ({type(problem).__name__})"]) from None
+    document, problem = _parse(path, shown)
+    if problem:
+        # Raised out here, so that what was read does not hang on the error as its context: PyYAML quotes from it.
+        raise ConfigError([problem])
     if not isinstance(document, Mapping | None):
         raise ConfigError([f"{shown}:1: must hold a mapping, not {kind(document)}"])
     return document or {}
+
+
+def _parse(path: str | os.PathLike[str], shown: str) -> tuple[Any, str]:
+    """Return what a file holds, or what is wrong with it."""
+    import yaml
+
+    try:
+        # A subclass of the safe loader.
+        return yaml.load(Path(path).read_text(encoding="utf-8"), _loader()), ""  # noqa: S506
+    except OSError as error:
+        return None, f"{shown}: cannot be read: {error.strerror}"
+    except yaml.MarkedYAMLError as error:
+        return None, _yaml_problem(shown, error)
+    except Exception as error:  # noqa: BLE001 - PyYAML lets KeyError, AttributeError and others through for odd tags
+        return None, f"{shown}: is not valid YAML ({type(error).__name__})"
+
+
+@cache
+def _loader() -> Any:
+    """Return PyYAML's safe loader, except that a few lines of nested merges do not keep it busy for ever."""
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        def flatten_mapping(self, node: yaml.MappingNode) -> None:
+            super().flatten_mapping(node)
+            if len(node.value) > _MOST_KEYS:
+                problem = f"merging makes more than {_MOST_KEYS} keys"
+                raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
+
+    return Loader
+
+
+_MOST_KEYS = 10_000
 
 
 def _yaml_problem(path: str, error: Any) -> str:

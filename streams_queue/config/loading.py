@@ -10,7 +10,6 @@ from dataclasses import fields
 from typing import Any
 
 from streams_queue.config.files import read_file
-from streams_queue.config.redaction import redact_url
 from streams_queue.config.schema import METRIC, QUEUE, VARIABLE_PREFIX, Section, variables
 from streams_queue.config.settings import MEMORY_REQUIRES, MetricBounds, Settings
 from streams_queue.config.values import FromVariable, Read, ValueProblemError, kind, suggestion
@@ -20,7 +19,9 @@ _ENVIRONMENT_DEFAULTS: Mapping[str, Any] = {"type": "redis", "max_size": 10_000,
 _MISSING_URL = "queue.redis_url: Missing redis_url"
 _UNREADABLE = object()  # stands for a value whose variable is not set, which has been reported
 _DEFAULTS: Mapping[str, Any] = {item.name: item.default for item in fields(Settings)}
-_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
+_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+# A default ends before another variable, so that a long value full of beginnings is not read to its end from each.
+_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-((?:[^}$]|\$(?!\{))*))?\}")
 
 
 def load_config(
@@ -123,12 +124,14 @@ class _Reading:
             return section
         environments = document.get("environments")
         if not isinstance(environments, Mapping) or environment not in environments:
-            known = ", ".join(map(str, environments)) if isinstance(environments, Mapping) else ""
-            raise ConfigError([f"environments: unknown environment {environment!r}; known: {known or 'none'}"])
+            known = ", ".join(map(_key_text, environments)) if isinstance(environments, Mapping) else ""
+            raise ConfigError(
+                [f"environments: unknown environment {_key_text(environment)!r}; known: {known or 'none'}"]
+            )
         chosen = environments[environment]
         override = chosen.get("queue") if isinstance(chosen, Mapping) else None
         if not isinstance(override, Mapping | None) or not isinstance(chosen, Mapping | None):
-            raise ConfigError([f"environments.{environment}.queue: must be a mapping"])
+            raise ConfigError([f"environments.{_key_text(environment)}.queue: must be a mapping"])
         return _merge(section or {}, override) if override else section
 
     def expand(self, given: Mapping[Any, Any], path: str) -> dict[Any, Any]:
@@ -225,6 +228,12 @@ def _merge(base: Mapping[Any, Any], override: Mapping[Any, Any]) -> dict[Any, An
 
 
 def _key_text(key: Any) -> str:
-    """Return a key as it may stand in a path; one that looks like a URL may be one, with its password."""
-    text = key if isinstance(key, str) else repr(key)
-    return redact_url(text) if "://" in text else text[:64]
+    """Return a key as it may stand in a path; what is no name may be a value that slipped, with a password in it."""
+    if not isinstance(key, str):
+        return str(key) if isinstance(key, bool | float | None) or _is_short(key) else f"({kind(key)})"
+    return key if _NAME.fullmatch(key) else "(not a name)"
+
+
+def _is_short(key: Any) -> bool:
+    """Whether a key is an int that Python can print: one of a million digits it refuses."""
+    return isinstance(key, int) and abs(key) < 10**18

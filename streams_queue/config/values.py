@@ -101,11 +101,19 @@ def string(pattern: str, rule: str) -> Read:
     def read(value: Any) -> str:
         if not isinstance(value, str):
             raise ValueProblemError("must be a string")
+        _check_text(value)
         if not re.fullmatch(pattern, value):
             raise ValueProblemError(rule)
         return str(value)
 
     return read
+
+
+def _check_text(value: str) -> None:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise ValueProblemError("must be text that UTF-8 can carry") from None
 
 
 def prefetch(value: Any) -> int | str:
@@ -122,6 +130,7 @@ def redis_url(value: Any) -> str:
     """Take the URL of a server; which one it is, and whether it answers, shows when a client connects."""
     if not isinstance(value, str):
         raise ValueProblemError("must be a string")
+    _check_text(value)
     scheme, separator, rest = value.partition("://")
     if "cluster" in scheme:
         raise ValueProblemError(

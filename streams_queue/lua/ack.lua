@@ -1,3 +1,4 @@
+--!include tally
 -- The events are done: acknowledge and delete them. Needs no ownership: the first settlement of an event wins.
 -- KEYS: 1 stream, 2 stats
 -- ARGV: 1 group, then entry ids
@@ -12,6 +13,6 @@ end
 redis.call('XACK', KEYS[1], ARGV[1], unpack(ids))
 local ended = redis.call('XDEL', KEYS[1], unpack(ids))
 if ended > 0 then
-  redis.call('HINCRBY', KEYS[2], 'acked', ended)
+  tally(KEYS[2], 'acked', ended)
 end
 return ended

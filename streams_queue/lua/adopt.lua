@@ -1,4 +1,4 @@
---!include fence
+--!include tally fence
 -- After a lost reply: fetch what the server handed to this consumer and the consumer never got. Changes no delivery count.
 -- KEYS: 1 stream, 2 stats
 -- ARGV: 1 group, 2 consumer, 3 most entries to return, then the entry ids that the consumer does hold
@@ -31,6 +31,6 @@ while #entries < limit do
   end
 end
 if lost > 0 then
-  redis.call('HINCRBY', KEYS[2], 'lost', lost)
+  tally(KEYS[2], 'lost', lost)
 end
 return { entries, lost, #entries >= limit and 1 or 0 }

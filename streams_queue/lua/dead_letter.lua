@@ -1,4 +1,4 @@
---!include time entry frame dead fence
+--!include tally time entry frame dead fence
 -- Never hand the event out again: move it to the dead letters. When they are full and refuse, it stays delayed instead.
 -- KEYS: 1 stream, 2 delayed, 3 dead, 4 stats
 -- ARGV: 1 group, 2 consumer, 3 entry id, 4 delivery count of the pending entry, 5 reason, 6 error,
@@ -16,7 +16,7 @@ end
 local fields = take(KEYS[1], ARGV[1], ARGV[2], ARGV[3])
 if not fields then
   remove(KEYS[1], ARGV[1], ARGV[3])
-  redis.call('HINCRBY', KEYS[4], 'lost', 1)
+  tally(KEYS[4], 'lost', 1)
   return 'gone'
 end
 local deliveries = earlier_deliveries(fields) + tonumber(ARGV[4])

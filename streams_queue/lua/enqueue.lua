@@ -1,4 +1,4 @@
---!include time entry frame dead group
+--!include tally time entry frame dead group
 -- Add a batch of events, once, however often the batch arrives.
 -- KEYS: 1 stream, 2 delayed, 3 dead, 4 stats, 5 producer; then dedup buckets, the current one first (none: no event ids)
 -- ARGV: 1 group, 2 producer id, 3 sequence of this batch, 4 max_size, 5 overflow, 6 producer TTL in ms,
@@ -112,7 +112,7 @@ if accepted > 0 then
   if next(seen) then
     redis.call('PEXPIRE', KEYS[6], ARGV[7])
   end
-  redis.call('HINCRBY', KEYS[4], 'enqueued', accepted)
+  tally(KEYS[4], 'enqueued', accepted)
 end
 -- From here on writes may fail, with no memory left: where nothing was accepted, the answer stands all the same.
 -- The reply is kept also then, so that a late first copy does not belie it.
@@ -124,9 +124,9 @@ if type(kept) == 'table' and kept.err and known_in then
 end
 -- Who blocks counts when it gives up.
 if refused > 0 and overflow ~= 'block' then
-  redis.pcall('HINCRBY', KEYS[4], 'rejected', refused)
+  tally(KEYS[4], 'rejected', refused)
 end
 if doubled > 0 then
-  redis.pcall('HINCRBY', KEYS[4], 'duplicates', doubled)
+  tally(KEYS[4], 'duplicates', doubled)
 end
 return { 'ok', held, words, stored_sequence }

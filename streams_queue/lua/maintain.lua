@@ -1,4 +1,4 @@
---!include time entry frame dead fence pulse
+--!include tally time entry frame dead fence pulse
 -- The queue's housekeeping: promote what is due, and claim what crashed consumers left, for a consumer with free slots.
 -- KEYS: 1 stream, 2 delayed, 3 dead, 4 stats
 -- ARGV: 1 group, 2 consumer, 3 lease in ms, 4 free slots, 5 '1' if the consumer has nothing in hand, 6 sweep interval in ms,
@@ -26,7 +26,7 @@ local due = redis.call('ZRANGEBYSCORE', delayed, '-inf', time_ms(), 'LIMIT', 0, 
 redis.call('XLEN', dead)
 redis.call('XPENDING', stream, group)
 local now = time_ms()
-local swept, pruned = tonumber(state[1]), tonumber(state[2]) or 0
+local swept, pruned = moment(state[1]), moment(state[2]) or 0
 hold = leave_pulse(stats, alive, hold, now, lease)
 
 local lost, buried, promoted, refused = 0, {}, 0, 0
@@ -44,8 +44,8 @@ end
 for _, member in ipairs(due) do
   local fields = unframe(member)
   if fields then
-    redis.call('ZREM', delayed, member)
     append(stream, fields)
+    redis.call('ZREM', delayed, member)
     promoted = promoted + 1
   elseif bury({ 'payload', member }, 'undecodable', 'not a member that this queue wrote', 0, now) then
     redis.call('ZREM', delayed, member)
@@ -141,10 +141,10 @@ if swept_now then
     redis.call('HSET', stats, 'swept_ms', now)
   end
   if #entries > 0 then
-    redis.call('HINCRBY', stats, 'reclaimed', #entries)
+    tally(stats, 'reclaimed', #entries)
   end
   if lost > 0 then
-    redis.call('HINCRBY', stats, 'lost', lost)
+    tally(stats, 'lost', lost)
   end
 end
 
@@ -167,7 +167,8 @@ end
 -- or everybody is given time to renew, and the turn may be ours then.
 local next_due, first = -1, redis.call('ZRANGE', delayed, 0, 0, 'WITHSCORES')
 if first[2] then
-  next_due = math.max(0, tonumber(first[2]) - now)
+  -- What is never due has the score inf, which is no integer to answer with.
+  next_due = math.min(math.max(0, tonumber(first[2]) - now), 2 ^ 53)
 end
 if slots > 0 and not swept_now then
   local opens = math.max(hold, (swept or 0) + tonumber(ARGV[6])) - now

@@ -1,3 +1,4 @@
+--!include tally
 -- Check that the queue's keys are ours to share, and create the stream and its group if they are missing. Each group has
 -- a name for its lifetime: by it, who knew an earlier group learns that the server has lost that one, whoever made the
 -- new one. The first to come counts the loss, for all.
@@ -57,9 +58,9 @@ local lost = ARGV[3] ~= '' and ARGV[3] ~= lifetime
   and (mourned == ours or string.sub(mourned, 1, #lifetime + 1) ~= lifetime .. ' ')
 if lost and mourned ~= ours then
   redis.call('HSET', KEYS[4], 'mourned', ours)
-  redis.call('HINCRBY', KEYS[4], 'state_lost', 1)
+  tally(KEYS[4], 'state_lost', 1)
   if tonumber(ARGV[5]) > held then
-    redis.call('HINCRBY', KEYS[4], 'lost', tonumber(ARGV[5]) - held)
+    tally(KEYS[4], 'lost', tonumber(ARGV[5]) - held)
   end
 end
 return { lost and 1 or 0, held, tonumber(schema or ARGV[2]), lifetime }

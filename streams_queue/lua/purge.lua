@@ -1,4 +1,4 @@
---!include time entry frame dead group
+--!include tally time entry frame dead group
 -- Move waiting and delayed events to the dead letters, reason `purged`. Events in flight are not touched.
 -- KEYS: 1 stream, 2 delayed, 3 dead, 4 stats
 -- ARGV: 1 group, 2 most events to move, 3 dead max_size, 4 dead when_full
@@ -35,6 +35,6 @@ if moved < limit then
   end
 end
 if moved > 0 then
-  redis.call('HINCRBY', KEYS[4], 'purged', moved)
+  tally(KEYS[4], 'purged', moved)
 end
 return { moved, full }

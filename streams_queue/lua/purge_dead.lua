@@ -1,3 +1,4 @@
+--!include tally
 -- Delete dead letters for good.
 -- KEYS: 1 dead, 2 stats
 -- ARGV: ids of dead letters (none: all of them)
@@ -12,6 +13,6 @@ else
   deleted = redis.call('XDEL', KEYS[1], unpack(ARGV))
 end
 if deleted > 0 then
-  redis.call('HINCRBY', KEYS[2], 'dead_purged', deleted)
+  tally(KEYS[2], 'dead_purged', deleted)
 end
 return deleted

@@ -1,4 +1,4 @@
---!include entry frame fence
+--!include tally entry frame fence
 -- Give events back untouched: available at once, at the end of the line. A new entry wakes blocked readers, which an
 -- aged pending entry never does.
 -- KEYS: 1 stream, 2 stats
@@ -17,7 +17,7 @@ for i = 3, #ARGV, 2 do
       append(KEYS[1], with_deliveries(fields, earlier_deliveries(fields) + tonumber(count) - 1))
       released = released + 1
     else
-      redis.call('HINCRBY', KEYS[2], 'lost', 1)
+      tally(KEYS[2], 'lost', 1)
       state = 'gone'
     end
     remove(KEYS[1], ARGV[1], id)
@@ -25,6 +25,6 @@ for i = 3, #ARGV, 2 do
   states[#states + 1] = state
 end
 if released > 0 then
-  redis.call('HINCRBY', KEYS[2], 'released', released)
+  tally(KEYS[2], 'released', released)
 end
 return states

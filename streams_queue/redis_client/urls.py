@@ -81,8 +81,11 @@ def _server(url: str, connect_timeout: float) -> Server:
     options = dict(parse_qsl(url.partition("?")[2], keep_blank_values=True))
     try:
         pool = ConnectionPool.from_url(url)
-    except (ValueError, TypeError) as error:
-        raise _problem("cannot be used as a redis://, rediss:// or unix:// URL") from error
+    except (ValueError, TypeError):
+        pool = None
+    if pool is None:
+        # Raised out here, so that redis-py's error, which may quote the password, does not hang on this one.
+        raise _problem("cannot be used as a redis://, rediss:// or unix:// URL")
     kwargs = dict(pool.connection_kwargs)
     kwargs.setdefault("socket_connect_timeout", connect_timeout)
     if "path" not in kwargs:

@@ -13,6 +13,9 @@ from streams_queue.codec import Codec, Meta, decode_meta
 from streams_queue.errors import DecodeError
 from streams_queue.messages import DeadLetter, Delivery, WaitingEvent
 
+# The end of the year 9999: a calendar and an operator's terminal go no further, the ids and scores of others do.
+_LAST_MS = 253_402_300_799_000
+
 # As in lua/shared/entry.lua: before anything nested.
 _COUNT = re.compile(rb'\{[^{}]*"d"\s*:\s*(\d+)')
 
@@ -73,7 +76,7 @@ def read_entry(
 def _countable(meta: bytes, deliveries: int) -> bool:
     """Whether the scripts find the same count where they look for it, so that retries come to an end."""
     found = _COUNT.match(meta)
-    return deliveries == (int(found[1]) if found else 0)
+    return meta.startswith(b"{") and deliveries == (int(found[1]) if found else 0)
 
 
 def _delivery(entry_id: str, count: int, fields: Mapping[str, bytes], meta: Meta, codec: Codec) -> Delivery:
@@ -83,7 +86,7 @@ def _delivery(entry_id: str, count: int, fields: Mapping[str, bytes], meta: Meta
         entry_id=entry_id,
         deliveries=meta.deliveries + count,
         headers=meta.headers,
-        enqueued_at=milliseconds_of(entry_id) / 1000,
+        enqueued_at=_seconds(milliseconds_of(entry_id)),
     )
 
 
@@ -102,8 +105,8 @@ def read_dead_letter(dead_id: str, flat: Sequence[bytes], codec: Codec) -> DeadL
         reason=_text(fields.get("reason")) or "unknown",
         error=_text(fields.get("error")),
         deliveries=_number(fields.get("deliveries")),
-        enqueued_at=_number(fields.get("enqueued_ms")) / 1000,
-        died_at=_number(fields.get("died_ms"), milliseconds_of(dead_id)) / 1000,
+        enqueued_at=_seconds(_number(fields.get("enqueued_ms"))),
+        died_at=_seconds(_number(fields.get("died_ms"), milliseconds_of(dead_id))),
         raw=fields,
     )
 
@@ -128,7 +131,7 @@ def read_delayed(due_ms: float, flat: Sequence[bytes], codec: Codec) -> WaitingE
         event_id=_text(fields.get("id")),
         entry_id=None,
         state="delayed",
-        due_at=due_ms / 1000,
+        due_at=_seconds(due_ms),
         deliveries=_earlier_deliveries(fields),
     )
 
@@ -141,7 +144,7 @@ def digest(event_id: str) -> str:
 def _payload_or_none(fields: Mapping[str, bytes], codec: Codec) -> Any:
     try:
         return codec.decode(fields["payload"])
-    except (KeyError, DecodeError):
+    except Exception:  # noqa: BLE001 - a payload type may raise anything; the fields are shown as they are then
         return None
 
 
@@ -157,4 +160,8 @@ def _text(value: bytes | None) -> str:
 
 
 def _number(value: bytes | None, default: int = 0) -> int:
-    return int(value) if value is not None and value.isdigit() else default
+    return int(value) if value is not None and value.isdigit() and len(value) < 20 else default
+
+
+def _seconds(milliseconds: float) -> float:
+    return min(max(0, milliseconds), _LAST_MS) / 1000

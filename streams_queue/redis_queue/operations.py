@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import sys
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -66,7 +67,7 @@ class Operations:
             oldest_waiting_age=None if oldest_ms is None else max(0, figures.now_ms - oldest_ms) / 1000,
             consumers=figures.consumers,
             paused=bool(figures.totals.get("paused")),
-            totals={name: int(figures.totals.get(name, 0)) for name in _TOTALS},
+            totals={name: _total(figures.totals.get(name)) for name in _TOTALS},
         )
 
     async def health(self) -> dict[str, Any]:
@@ -199,6 +200,11 @@ def _trouble(error: BackendError | None) -> dict[str, str]:
     if error is None or not passes(error):
         return {}
     return {"status": "degraded", "error": str(error)}
+
+
+def _total(written: str | None) -> int:
+    """Return a count as it is stored; what somebody else wrote in its place counts as nothing."""
+    return int(written) if written is not None and re.fullmatch(r"-?[0-9]{1,19}", written) else 0
 
 
 def _oldest_ms(first_unread: str, buffered: str | None) -> int | None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
+import time
 from pathlib import Path
 from typing import Any
 
@@ -591,3 +592,53 @@ def test_a_file_that_refers_to_itself_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "knot.yaml"
     path.write_text("queue: &q\n  max_size: 1\n  timeout: 1\n  fallback: *q\n  knot: *q\n")
     assert "queue.knot: unknown key" in problems_of(path)
+
+
+# --- what is strange ---------------------------------------------------------------------------------------------
+
+
+def test_a_few_lines_of_merges_do_not_mean_billions_of_keys(tmp_path: Path) -> None:
+    """Nine lines that each merge the one before ten times over are refused, not carried out."""
+    path = tmp_path / "bomb.yaml"
+    lines = [f"k{n}: &k{n} {{<<: [{', '.join([f'*k{n - 1}'] * 10)}], x{n}: 1}}" for n in range(1, 10)]
+    path.write_text("\n".join(["k0: &k0 {a: 1}", *lines, "queue: *k9"]))
+
+    (problem,) = problems_of(path)
+
+    assert problem == f"{path}:5: is not valid YAML: merging makes more than 10000 keys"
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["redis://:hunter2@h", "hunter2 with spaces", "a\nb", "\ud800", "x" * 65, 1 << 20_000, (1, "hunter2"), b"hunter2"],
+    ids=range(8),
+)
+def test_a_key_that_is_no_name_is_not_repeated(key: Any) -> None:
+    """It may be a value that slipped; and not all of them can be printed."""
+    (problem,) = problems_of({"queue": {**queue_config()["queue"], key: 1}})
+    assert re.fullmatch(r"queue\.\((not a name|int|tuple|bytes)\): unknown key", problem)
+
+
+def test_what_was_read_does_not_hang_on_the_error(tmp_path: Path) -> None:
+    """PyYAML's own errors quote the file; neither cause nor context of ours leads to them."""
+    path = tmp_path / "config.yaml"
+    path.write_text("queue: {redis_url: !!int hunter2}")
+    with pytest.raises(ConfigError) as caught:
+        load_config(path)
+    assert (caught.value.__cause__, caught.value.__context__) == (None, None)
+
+
+def test_text_that_utf_8_cannot_carry_is_refused() -> None:
+    """A lone surrogate could not be sent to a server."""
+    expected = "must be text that UTF-8 can carry"
+    assert problems_of(queue_config(group="a\ud800")) == [f"queue.group: group {expected}"]
+    assert problems_of(queue_config(redis_url="redis://:\ud800@h")) == [f"queue.redis_url: redis_url {expected}"]
+
+
+def test_a_default_may_hold_a_dollar_and_no_variable() -> None:
+    """A value that is nothing but beginnings of variables is read once, not once from each of them."""
+    config = queue_config(group="${GROUP:-a$b$}", name="events")
+    assert load_config(config, environ={}).group == "a$b$"
+    began = time.monotonic()
+    assert load_config(queue_config(group="${A:-" * 100_000), environ={}).group == "${A:-" * 100_000
+    assert time.monotonic() - began < 5.0

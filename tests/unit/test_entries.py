@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -87,7 +89,7 @@ def test_what_cannot_be_decoded_says_why(fields: dict[str, bytes]) -> None:
     assert broken.error
 
 
-@pytest.mark.parametrize("meta", [b'{"v":1,"h":{"a":"b"},"d":3}', b'{"v":1,"d":-1}'])
+@pytest.mark.parametrize("meta", [b'{"v":1,"h":{"a":"b"},"d":3}', b'{"v":1,"d":-1}', b' {"v":1}'])
 def test_a_count_that_the_scripts_cannot_read_is_broken(meta: bytes) -> None:
     """They look before anything nested; an event whose retries nobody counts would run for ever."""
     assert read(meta=meta) == Broken("undecodable", "the scripts cannot read the deliveries in the meta field")
@@ -167,6 +169,39 @@ def test_a_dead_letter_written_by_hand_shows_what_there_is() -> None:
     assert (letter.event_id, letter.payload, letter.reason) == ("", None, "unknown")
     assert (letter.error, letter.deliveries) == ("\N{REPLACEMENT CHARACTER}", 0)
     assert (letter.enqueued_at, letter.died_at) == (0.0, 7.0)
+
+
+@pytest.mark.parametrize("number", [b"9" * 30, b"9" * 400, b"9" * 5000, b"-1", b"1e9"])
+def test_numbers_that_cannot_be_ours_do_not_keep_a_dead_letter_from_being_shown(number: bytes) -> None:
+    """Some are longer than Python reads, some more than a float or a calendar holds."""
+    own = {"deliveries": number, "enqueued_ms": number, "died_ms": number}
+
+    letter = read_dead_letter("7000-1", entry(**own), CODEC)
+
+    assert (letter.deliveries, letter.enqueued_at, letter.died_at) == (0, 0.0, 7.0)
+
+
+@pytest.mark.parametrize("due_ms", [math.inf, 1e300, -math.inf, -1.0])
+def test_a_time_that_no_calendar_holds_is_shown_as_its_end(due_ms: float) -> None:
+    """From 1970 to the year 9999: what a terminal and JSON can show."""
+    due_at = read_delayed(due_ms, entry(), CODEC).due_at
+    assert due_at is not None
+    assert datetime.fromtimestamp(due_at, UTC).year in (1970, 9999)
+    assert datetime.fromtimestamp(read_dead_letter(f"{2**64 - 1}-1", entry(), CODEC).died_at, UTC).year == 9999
+
+
+def test_a_payload_type_that_fails_does_not_keep_an_operator_from_looking() -> None:
+    """Whatever its constructor raises, the fields can be shown."""
+
+    class Fails:
+        def decode(self, data: bytes) -> Any:
+            raise RuntimeError("hunter2")
+
+        def encode(self, payload: Any) -> bytes:
+            return b""
+
+    letter = read_dead_letter("7000-1", entry(), Fails())
+    assert (letter.payload, letter.raw["payload"]) == (None, PAYLOAD)
 
 
 def test_a_payload_is_not_shown_by_repr() -> None:

@@ -18,12 +18,12 @@ local function add_dead(dead, stats, max_size, when_full, fields, reason, err, d
     local surplus = redis.call('XLEN', dead) + 1 - max_size
     redis.call('XADD', dead, 'MAXLEN', max_size, '*', unpack(entry))
     if surplus > 0 then
-      redis.call('HINCRBY', stats, 'dropped', surplus)
+      tally(stats, 'dropped', surplus)
     end
   else
     redis.call('XADD', dead, '*', unpack(entry))
   end
-  redis.call('HINCRBY', stats, 'dead', 1)
+  tally(stats, 'dead', 1)
 end
 
 local function entry_ms(id)

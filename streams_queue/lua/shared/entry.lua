@@ -1,29 +1,39 @@
 -- The fields of an entry: a flat list {name, value, name, value, ...}.
 
--- Deliveries counted by earlier entries of the same event: "d" in meta, before anything nested.
+-- Where in a meta field the deliveries by earlier entries of the same event stand: "d", before anything nested. Of two,
+-- the last one counts, as in JSON. One look at each character: a strange field must not keep the server busy.
+local COUNT = '^{[^{}]*"d"%s*:%s*()%d+()'
+
+-- Deliveries counted by earlier entries of the same event; of two meta fields the last one counts.
 local function earlier_deliveries(fields)
+  local deliveries = 0
   for i = 1, #fields, 2 do
     if fields[i] == 'meta' then
-      return tonumber(string.match(fields[i + 1], '^{[^{}]*"d"%s*:%s*(%d+)')) or 0
+      local from, to = string.match(fields[i + 1], COUNT)
+      deliveries = from and tonumber(string.sub(fields[i + 1], from, to - 1)) or 0
     end
   end
-  return 0
+  return deliveries
 end
 
 -- The same fields with `count` as the deliveries so far; fields that this release does not know are kept.
-local function with_deliveries(fields, count)
-  local copy, found = {}, false
+local function with_deliveries(fields, deliveries)
+  local copy, found, count = {}, false, string.format('%.0f', deliveries)
   for i = 1, #fields, 2 do
     local name, value = fields[i], fields[i + 1]
     if name == 'meta' and string.sub(value, 1, 1) == '{' then
       found = true
-      local rest = string.gsub(value, '^{([^{}]-),?%s*"d"%s*:%s*%d+', '{%1', 1)
-      rest = string.gsub(string.sub(rest, 2), '^%s*,', '', 1)
-      value = rest == '}' and '{"d":' .. count .. '}' or '{"d":' .. count .. ',' .. rest
+      local from, to = string.match(value, COUNT)
+      if from then
+        value = string.sub(value, 1, from - 1) .. count .. string.sub(value, to)
+      else
+        local rest = string.sub(value, 2)
+        value = '{"d":' .. count .. (string.match(rest, '^%s*}') and rest or ',' .. rest)
+      end
     end
     copy[i], copy[i + 1] = name, value
   end
-  if not found and count > 0 then
+  if not found and deliveries > 0 then
     copy[#copy + 1] = 'meta'
     copy[#copy + 1] = '{"d":' .. count .. '}'
   end

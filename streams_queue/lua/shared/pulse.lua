@@ -2,9 +2,15 @@
 -- stepped: every pending entry looks expired then, also those of living consumers. They get half a lease to renew before
 -- anything is claimed.
 
+-- A time as it was written; nil if it is none. NaN would be neither before nor after anything, for ever.
+local function moment(text)
+  local number = tonumber(text)
+  return number == number and number or nil
+end
+
 local function pulse_of(stats)
   local known = redis.call('HMGET', stats, 'alive_ms', 'hold_ms')
-  return tonumber(known[1]), tonumber(known[2]) or 0
+  return moment(known[1]), moment(known[2]) or 0
 end
 
 -- Leaves a sign of life; returns until when nothing may be claimed. Its first write is one that is never refused for
