@@ -121,6 +121,10 @@ class FlakyProxy:
         """Let each chunk wait so long before it is forwarded, in both directions."""
         self._do(lambda: setattr(self, "latency", seconds))
 
+    def lead_to(self, upstream_port: int) -> None:
+        """Forward later connections to another server, as a name does after a failover."""
+        self._do(lambda: setattr(self, "_upstream_port", upstream_port))
+
     def swallow_reply(self, matches: Callable[[list[bytes], bytes], bool], then: Then = "close") -> Trap:
         """Lose the next reply for which `matches(request words, reply)` is true; the server has done its work then."""
         trap = Trap(matches, then)
