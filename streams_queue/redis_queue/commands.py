@@ -21,6 +21,9 @@ PRODUCER_TTL_MS = 24 * 3600 * 1000
 # A dedup window is cut into this many buckets; one more is read on either side, for clocks that differ.
 DEDUP_BUCKETS = 4
 
+# What the script is told of a full queue where the caller tries again: it refuses, and does not count that.
+_WAITS = "block"
+
 # The current bucket first.
 _AROUND = (0, 1, *range(-1, -DEDUP_BUCKETS - 1, -1))
 
@@ -152,6 +155,7 @@ class StreamCommands:
         bucket: int | None,
         events: Sequence[Argument],
         timeout: float,
+        counts_rejected: bool = True,
     ) -> BatchReply:
         """Send one batch. `events` are id, payload, meta in turn; `bucket` is given if any of them is deduplicated."""
         names = self.keys
@@ -164,7 +168,7 @@ class StreamCommands:
             producer_id,
             sequence,
             max_size,
-            self._settings.overflow,
+            _WAITS if self._settings.overflow == "reject" and not counts_rejected else self._settings.overflow,
             PRODUCER_TTL_MS,
             dedup_ttl_ms,
             *self._dead_limits,

@@ -92,6 +92,7 @@ class Batch:
 
     Attributes:
         maybe_written: Whether a copy was sent whose fate is unknown.
+        is_moved: Whether it was accepted elsewhere before: what has no room is sent again, and not counted as rejected.
         answer: What the server last said of it, while it is not known to be as durable as asked for.
         missing: What was missing to that when it was last looked at.
         size: How many events it holds.
@@ -103,6 +104,7 @@ class Batch:
     events: list[NewEvent]
     max_size: int
     maybe_written: bool = False
+    is_moved: bool = False
     answer: BatchReply | None = None
     missing: str = "it was not known how far the batch had got"
 
@@ -200,7 +202,7 @@ class Producer:
             ForgottenBatchError: It was not written now, and nobody knows whether it was before.
             BackendError: As `add`; the fate stays unknown.
         """
-        batch.maybe_written = True
+        batch.maybe_written = batch.is_moved = True
         # By today's clock, however long it has lain: what came in meanwhile has to be recognised.
         batch.bucket = self._bucket(batch.events)
         loop = asyncio.get_running_loop()
@@ -309,6 +311,7 @@ class Producer:
                 producer_id=batch.producer_id,
                 sequence=batch.sequence,
                 max_size=batch.max_size,
+                counts_rejected=not batch.is_moved,
                 specials=batch.specials,
                 bucket=batch.bucket,
                 events=batch.arguments(),

@@ -86,6 +86,18 @@ def test_nobody_else_can_read_what_is_held(path: Path, open_spool: type[SpoolDir
     assert modes == {".spool": 0o600, ".spool-wal": 0o600}
 
 
+def test_a_commit_is_synced_and_the_file_is_ours_alone(open_spool: type[SpoolDirectory]) -> None:
+    """What no killed process can show: only a machine that loses its power would."""
+    directory = open_spool()
+    directory.look()
+    assert directory._own is not None
+    told = {
+        name: directory._own._db.execute(f"PRAGMA {name}").fetchone()[0]
+        for name in ("synchronous", "fullfsync", "journal_mode", "locking_mode")
+    }
+    assert told == {"synchronous": 2, "fullfsync": 1, "journal_mode": "wal", "locking_mode": "exclusive"}
+
+
 def test_what_is_on_disk_needs_no_orderly_end(path: Path) -> None:
     """A process that ends without closing anything leaves what it had written."""
     program = (
