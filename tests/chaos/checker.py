@@ -33,6 +33,8 @@ AFTERMATH = 8.0
 # How long an event may lie prefetched before it is handed out, and a reply in the socket of a process that reads late.
 PREFETCHED = 1.5
 UNAVAILABLE = ("server_kill", "server_stop", "client_kill", "sentinel_failover", "primary_kill")
+# A squeeze of memory that is looked at, and how much of its beginning tells whether there was anything to drain.
+LONG_ENOUGH, AT_FIRST = 1.0, 0.1
 # What a recovery may take beyond the lease.
 RECOVERY_MARGIN = 1.0
 MOST_SHOWN = 20
@@ -133,6 +135,7 @@ def check(story: Story) -> Verdict:
         "leases lost without a fault": list(_lease_losses(story, strikes)),
         "losses that the queue reports": [f"{who} at {at:.3f}: {what}" for who, at, what in story.reported_lost],
         "dead letters": list(_wrong_letters(story)),
+        "draining without memory": list(_stalls(story)),
         "accidents": list(story.accidents),
     }
     verdict.most_held = max([story.most_held, *(entries + delayed for _, entries, delayed, _ in story.samples)])
@@ -186,6 +189,19 @@ def _too_many(story: Story) -> Iterator[str]:
             yield f"{entries} entries and {delayed} delayed at {at:.3f}, where {story.max_size} are allowed"
     if story.most_held > story.max_size:
         yield f"an enqueue reply named {story.most_held} held events, where {story.max_size} are allowed"
+
+
+def _stalls(story: Story) -> Iterator[str]:
+    """Find times in which the server was short of memory, and nothing was finished although it had events."""
+    squeezes = [fault for fault in story.faults if fault.kind == "memory_squeeze" and fault.hit and fault.ended]
+    finished = sorted(run.ended for runs in story.runs.values() for run in runs if run.how == FINISHED)
+    for fault in squeezes:
+        had = [entries for at, entries, _, _ in story.samples if fault.began <= at <= fault.began + AT_FIRST]
+        ended = fault.ended or OPEN
+        if min(had, default=0) == 0 or ended - fault.began < LONG_ENOUGH:
+            continue
+        if bisect.bisect_right(finished, ended) == bisect.bisect_left(finished, fault.began):
+            yield f"nothing was finished from {fault.began:.3f} to {ended:.3f}, and {min(had)} events were there"
 
 
 def _wrong_letters(story: Story) -> Iterator[str]:

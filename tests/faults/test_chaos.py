@@ -186,6 +186,15 @@ def test_a_lease_that_is_lost_without_a_fault_is_found() -> None:
     assert found(told(worker=lost, faults=[Fault(0, "worker_stop", ["w.0"], began=1.0, ended=3.1, held=[])])) == {}
 
 
+def test_draining_that_stops_for_want_of_memory_is_found() -> None:
+    """If there was something to drain."""
+    squeeze = Fault(0, "memory_squeeze", [EVERYBODY], began=3.2, ended=5.0, hit=True)
+    assert found(told(faults=[squeeze], samples=[(3.25, 7, 0, 0)])) == {"draining without memory": 1}
+    assert found(told(faults=[squeeze], samples=[(3.25, 0, 7, 0)])) == {}
+    squeeze.began = 3.0
+    assert found(told(faults=[squeeze], samples=[(3.05, 7, 0, 0)])) == {}
+
+
 def test_what_the_queue_itself_reports_as_lost_is_found() -> None:
     """On this server nothing may be deleted behind the group's back."""
     assert found(told(worker=WORKER + "q 3.2 3 deleted")) == {"losses that the queue reports": 1}
