@@ -25,7 +25,7 @@ from tests.chaos.story import Story
 from tests.chaos.watched import WatchedServers
 
 ARENAS: dict[str, type[Arena]] = {arena.name: arena for arena in (SingleServer, WatchedServers)}
-FAILED, UNUSABLE = 1, 2
+FAILED, UNUSABLE, INTERRUPTED = 1, 2, 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -79,7 +79,8 @@ def _told(options: argparse.Namespace) -> dict[str, Any]:
 async def _run(make_arena: type[Arena], settings: Settings, mix: dict[str, float] | None) -> Aftermath:
     task = asyncio.current_task()
     assert task is not None
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
     return await run(make_arena, settings, lanes_for(make_arena.name, mix))
 
 
@@ -133,4 +134,4 @@ if __name__ == "__main__":
     try:
         sys.exit(main())
     except (KeyboardInterrupt, asyncio.CancelledError):
-        sys.exit(130)
+        sys.exit(INTERRUPTED)

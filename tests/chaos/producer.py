@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import signal
 import sys
@@ -96,7 +97,9 @@ class Producer:
             load = next(self._loads)
             await self._deliver(load)
             if self._part.named and load.numbers[0] // self._part.batch % AGAIN_EVERY == 3:
-                await self._call(Load(load.prefix, load.numbers, j.AGAIN))
+                # What becomes of it is in the journal; what counts is that nothing came of it.
+                with contextlib.suppress(StreamsQueueError):
+                    await self._call(Load(load.prefix, load.numbers, j.AGAIN))
 
     async def _deliver(self, load: Load) -> None:
         """Call until the queue has everything, or the outcome is unknown and no event id makes a second call safe."""

@@ -113,12 +113,18 @@ async def _beside(*work: Any) -> AsyncIterator[None]:
     try:
         yield
     finally:
-        for task in tasks:
-            task.cancel()
-        results = await asyncio.gather(*tasks, return_exceptions=True)
+        results = [await _ended(task) for task in tasks]
     for result in results:
         if isinstance(result, Exception):
             raise result
+
+
+async def _ended(task: asyncio.Task[None]) -> BaseException | None:
+    """Cancel a task until it has ended: redis-py may take a cancellation for a lost connection, and go on."""
+    while not task.done():
+        task.cancel()
+        await asyncio.wait([task], timeout=0.5)
+    return None if task.cancelled() else task.exception()
 
 
 async def _is_empty(arena: Arena) -> bool:
