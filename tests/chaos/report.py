@@ -6,16 +6,18 @@ import io
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from tests.chaos.checker import RECOVERY_MARGIN, Verdict, late, percentile, worst
+from tests.chaos.checker import RECOVERY_MARGIN, Hits, Verdict, late, percentile, worst
 from tests.chaos.story import Story
 from tests.chaos.timeline import draw, zero_of
+
+DUPLICATE_COLUMNS = ["event", "had by", "run again by", "at", "was then", "fault", "kind of fault"]
 
 
 @dataclass(frozen=True)
@@ -221,12 +223,17 @@ def _arena(part: Part) -> dict[str, Any]:
         "max_size": part.story.max_size,
         "recoveries": {number: round(wait, 3) for number, wait in part.verdict.recoveries.kills.items()},
         "faults": list(_faults_since(part.story, zero)),
-        "duplicates": [{**asdict(each), "at": round(each.at - zero, 3)} for each in part.verdict.duplicates],
+        "columns_of_duplicates": DUPLICATE_COLUMNS,
+        "duplicates": [
+            [each.event, each.worker, each.again, round(each.at - zero, 3), each.was, each.fault, each.kind]
+            for each in part.verdict.duplicates
+        ],
     }
 
 
 def _faults_since(story: Story, zero: float) -> Iterator[dict[str, Any]]:
     """Return the faults with times since the beginning, and with the number of entries that they hit, not their ids."""
+    seen = Hits(story)
     for fault in story.faults:
         yield {
             "number": fault.number,
@@ -235,7 +242,7 @@ def _faults_since(story: Story, zero: float) -> Iterator[dict[str, Any]]:
             "began": round(fault.began - zero, 3),
             "ended": None if fault.ended is None else round(fault.ended - zero, 3),
             "held": len(fault.held or []),
-            "hit": fault.hit,
+            "hit": seen.has_hit(fault),
             **fault.evidence,
         }
 

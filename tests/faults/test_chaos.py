@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 
 import pytest
 
 from tests.chaos.checker import Verdict, check, late
 from tests.chaos.faults import EVERYBODY, Fault
+from tests.chaos.report import Part, Report, Targets, as_json, shortfalls, to_text
 from tests.chaos.story import Story
 
 PRODUCER = """
@@ -257,6 +259,25 @@ def test_a_last_run_is_made_alone_and_measured_apart() -> None:
     """Suspects run one after the other."""
     recoveries = recovered(3.5, deliveries=4).recoveries
     assert (recoveries.kills, recoveries.alone) == ({}, [pytest.approx(3.5)])
+
+
+# --- the report
+
+
+def test_the_report_adds_arenas_up_and_says_what_was_missed() -> None:
+    """All that machines read is JSON; a run that misses a target has not passed, though nothing is wrong."""
+    stop = Fault(0, "worker_stop", ["w.0"], began=2.0, ended=4.5, held=["1000-0"])
+    stories = {"single": told(others=AGAIN, faults=[stop]), "sentinel": told(left=["p.0-0"])}
+    report = Report("17", {}, [Part(name, story, check(story)) for name, story in stories.items()], seconds=1.0)
+
+    stored = json.loads(to_text(as_json(report)))
+
+    assert (stored["seed"], stored["passed"], stored["figures"]["acknowledged"]) == ("17", False, 8)
+    assert stored["faults_by_kind"] == {"worker_stop": {"fired": 1, "hit": 1}}
+    assert stored["violations"]["left in the queue"] == ["sentinel: p.0-0 was still in the queue at the end"]
+    assert stored["arenas"]["single"]["duplicates"] == [["p.0-0", "w.0", "v.0", 4.0, "finished", 0, "worker_stop"]]
+    assert shortfalls(report, Targets(events=8, hits=1, kinds=1)) == []
+    assert len(shortfalls(report, Targets(events=9, hits=2, kinds=2))) == 3
 
 
 # --- what hit
