@@ -364,7 +364,7 @@ class Producer:
         """Tell callers whose time is up; when the batch is to be kept, all of them: it is out of our hands then."""
         expired = [call for call in calls if call.deadline <= before]
         if expired:
-            keep = batch.maybe_written and self.keep_unresolved and batch.answer is None
+            keep = batch.maybe_written and self.keep_unresolved
             self._give_up(batch, calls if keep else expired, _last_word(error))
 
     def _give_up(self, batch: Batch, calls: list[_Call], refusal: BackendError) -> None:

@@ -293,6 +293,16 @@ async def test_callers_of_one_batch_get_their_own_receipts(
     assert [receipt.entry_id for receipt in receipts] == (await look_at(primary).entry_ids())[1:]
 
 
+class Counter(Observer):
+    """Counts what the server has accepted."""
+
+    def __init__(self) -> None:
+        self.total = 0
+
+    def accepted(self, count: int) -> None:
+        self.total += count
+
+
 class PauseAfterFirst(Observer):
     """Stops a server as soon as a queue has accepted its first batch."""
 
@@ -371,12 +381,13 @@ async def test_a_connection_that_breaks_during_the_wait_does_not_end_it(
 
 
 async def test_a_server_that_is_gone_after_its_answer_leaves_the_caller_with_the_receipt(
-    start_server: StartServer, make_replicated: MakeReplicated
+    start_server: StartServer, make_redis_queue: MakeQueue
 ) -> None:
     """It said that it had the event: more is known than that the outcome is unknown."""
     primary = start_server()
     replica = start_server(replicaof=primary)
-    queue = make_replicated(primary.url, enqueue_timeout=SHORT)
+    counter = Counter()
+    queue = make_redis_queue(primary.url, durability="replicated", enqueue_timeout=SHORT, observers=(counter,))
     assert await queue.enqueue(event(0))
     replica.pause()
     enqueueing = asyncio.create_task(queue.enqueue(event(1), event_id="one"))
@@ -387,6 +398,7 @@ async def test_a_server_that_is_gone_after_its_answer_leaves_the_caller_with_the
     with pytest.raises(NotDurable) as raised:
         await enqueueing
     assert raised.value.receipt.event_id == "one"
+    await wait_until(lambda: counter.total == 2)
 
 
 async def test_a_batch_of_unknown_fate_is_resolved_when_it_has_reached_its_level(
@@ -516,6 +528,18 @@ async def test_a_server_that_stops_doing_it_leaves_the_caller_with_the_receipt(
         await queue.enqueue(event(1))
 
     assert raised.value.receipt.held
+
+
+async def test_a_replica_is_not_taken_for_a_server_that_cannot_do_it(
+    primary: RedisServer, replica: RedisServer, make_replicated: MakeReplicated
+) -> None:
+    """It refuses WAIT, as it refuses writes: for now, until a primary is found."""
+    assert await make_replicated().enqueue(event(0))
+
+    with pytest.raises(BackendRejected) as refused:
+        await make_replicated(replica.url, enqueue_timeout=SHORT).enqueue(event(1))
+
+    assert (refused.value.code, refused.value.passing) == ("READONLY", True)
 
 
 # --- permissions ---
