@@ -91,7 +91,7 @@ class Batch:
     """Events that are written together or not at all, under one sequence of one producer.
 
     Attributes:
-        maybe_written: Whether a copy was sent whose fate is unknown.
+        maybe_written: Whether a copy may have been written: none of its events may go into another batch.
         is_moved: Whether it was accepted elsewhere before: what has no room is sent again, and not counted as rejected.
         answer: What the server last said of it, while it is not known to be as durable as asked for.
         missing: What was missing to that when it was last looked at.
@@ -334,7 +334,7 @@ class Producer:
             reply = await self._send(batch, deadline)
             if not _is_answer(reply):
                 return reply
-            batch.answer = reply
+            batch.answer, batch.maybe_written = reply, True
             self._answer(batch, [call for call in calls if not _is_held(call, reply)], reply)
             while not all(call.reply.done() for call in calls):
                 left = _first_deadline(calls) - loop.time()
