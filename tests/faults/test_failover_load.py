@@ -86,6 +86,7 @@ async def test_what_is_only_accepted_may_be_lost_and_its_producer_is_told(
         config = make_config(servers.url)
         producer = programs("keep_enqueueing", config=config, tasks=32)
         await more_accepted(producer)
+        await wait_until(lambda: stored_numbers(servers.replica, keys))
 
         servers.lose_primary()
         told = numbers(producer, "accepted")
@@ -94,7 +95,7 @@ async def test_what_is_only_accepted_may_be_lost_and_its_producer_is_told(
         await stop(producer)
 
         assert told - stored_numbers(servers.replica, keys)
-        assert any("forgot batches" in line for line in producer.errors)
+        assert any("forgot batches" in line for line in producer.errors), producer.describe()
 
 
 async def test_a_wait_does_not_go_on_at_another_server(
