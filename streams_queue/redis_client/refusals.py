@@ -43,6 +43,8 @@ _CLASSES = {
 }
 _NOT_LOGGED_IN = "Authentication required"
 _TOO_MANY_CLIENTS = "max number of clients"
+# What a script is denied, by the words of Redis from 7 and of Redis 6.2.
+_DENIED_IN_SCRIPT = re.compile(r"ACL failure in script|[Tt]he user executing the script can't")
 # Of WAIT, which has no code for it.
 _ON_A_REPLICA = "cannot be used with replica instances"
 # What a server says that was demoted, or never was the primary.
@@ -67,6 +69,8 @@ def from_reply(error: Exception) -> BackendError:
         code = "NOAUTH"
     elif _ON_A_REPLICA in message:
         code = "READONLY"
+    elif _DENIED_IN_SCRIPT.search(message):
+        code = "NOPERM"
     elif not code and found:
         code = found.group(1)
     if code in _OURS:

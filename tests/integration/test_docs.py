@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import StartServer
+from tests.support.logins import login
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -27,7 +28,7 @@ def page_id(page: Path) -> str:
 @pytest.mark.parametrize("page", PROGRAMS, ids=page_id)
 def test_the_python_of_a_page_runs(page: Path, tmp_path: Path, start_server: StartServer) -> None:
     """All Python blocks of a page, one after the other, are a program that ends well and warns of nothing."""
-    redis_url = start_server().url
+    redis_url = login(start_server().url, "gitbridge")
     program = "\n\n".join(BLOCK.findall(page.read_text(encoding="utf-8"))).replace(DOCUMENTED_URL, redis_url)
     script = tmp_path / "page.py"
     script.write_text(program, encoding="utf-8")

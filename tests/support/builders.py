@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from tests.support.logins import login
+
 
 def queue_config(**queue: Any) -> dict[str, Any]:
     """Return a configuration with short times; `queue` overrides single keys."""
@@ -19,7 +21,7 @@ def queue_config(**queue: Any) -> dict[str, Any]:
 
 def redis_config(url: str, **queue: Any) -> dict[str, Any]:
     """Return the configuration of a queue on the server at `url`."""
-    return queue_config(type="redis", redis_url=url, **queue)
+    return queue_config(type="redis", redis_url=login(url, queue.get("namespace", "gitbridge")), **queue)
 
 
 def memory_config(**queue: Any) -> dict[str, Any]:

@@ -20,6 +20,7 @@ import pytest
 import redis
 
 from tests.support.clock_step import ServerClock
+from tests.support.logins import users_of
 from tests.support.waiting import wait_until_sync
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -180,7 +181,8 @@ class RedisServer:
     def _command_line(self) -> list[str]:
         fixed = {"port": self.port, "bind": "127.0.0.1", "dir": self._directory, "daemonize": "no"}
         options = {**self._options, **fixed}
-        return [str(self._binary), *(part for key, value in options.items() for part in _option(key, value))]
+        users = [part for name, rule in users_of(self.port).items() for part in ("--user", name, *rule)]
+        return [str(self._binary), *(part for key, value in options.items() for part in _option(key, value)), *users]
 
     def _drain(self, process: subprocess.Popen[str], settled: threading.Event) -> None:
         assert process.stdout is not None

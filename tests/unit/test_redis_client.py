@@ -112,6 +112,21 @@ def test_our_own_errors_are_about_the_state_of_the_queue(code: str, wrapped: boo
     assert not worth_retrying(found)
 
 
+@pytest.mark.parametrize(
+    "message",
+    [
+        "ACL failure in script: User app has no permissions to run the 'xadd' command script: on @user_script:221.",
+        from_script("The user executing the script can't run this command or subcommand"),
+        from_script("The user executing the script can't access at least one of the keys mentioned in the command"),
+    ],
+)
+def test_a_permission_that_is_missing_inside_a_script_is_named_as_such(message: str) -> None:
+    """Servers write it without the code that the same refusal has elsewhere."""
+    found = rejected(redis_errors.ResponseError(message))
+    assert (found.code, found.passing) == ("NOPERM", False)
+    assert message in str(found)
+
+
 def test_an_error_that_nobody_knows_is_a_refusal_for_good() -> None:
     """Its message is kept, and no code is made up from words that only look like one."""
     found = rejected(redis_errors.ResponseError("ERR wrong number of BUSYBODY arguments, not LOADINGS"))
