@@ -50,13 +50,13 @@ demo: $(READY) ## crash a worker under load and count what was lost (ARGS=--sabo
 	@$(VENV)/bin/streams-queue demo $(ARGS)
 
 chaos: $(READY) ## break everything at random for under five minutes and count what was lost (SEED=…, ARGS=…)
-	@$(VENV)/bin/python -m tests.chaos --seed '$(SEED)' --seconds 220 --events 200000 --hits 100 --kinds 8 $(ARGS)
+	@$(VENV)/bin/python -m tests.chaos --seed '$(SEED)' --seconds 215 --events 200000 --hits 100 --kinds 8 $(ARGS)
 
 chaos-quick: $(READY) ## the same in a minute
 	@$(VENV)/bin/python -m tests.chaos --seed '$(SEED)' --seconds 38 $(ARGS)
 
-chaos-long: $(READY) ## the same for half an hour
-	@$(VENV)/bin/python -m tests.chaos --seed '$(SEED)' --seconds 1750 --events 1000000 --hits 1000 --kinds 12 $(ARGS)
+chaos-long: $(READY) ## the same for nearly half an hour
+	@$(VENV)/bin/python -m tests.chaos --seed '$(SEED)' --seconds 1500 --events 1000000 --hits 1000 --kinds 12 $(ARGS)
 
 test: $(READY) ## run the tests that finish within five minutes (ARGS are given to pytest)
 	@$(VENV)/bin/python -m pytest -q -m 'not slow' $(ARGS)

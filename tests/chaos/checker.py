@@ -94,7 +94,8 @@ class Duplicate:
         worker: Who had it in hand.
         again: Who ran it next.
         at: When that was handed out.
-        was: What had become of the run before by then: `running`, `finished`, or `on its way` to its worker.
+        was: What had become of the run before by then: `running`, `finished`,
+            `cancelled` and given back, or `on its way` to its worker.
         fault: Number of the fault that explains it; None if none does.
         kind: Of that fault.
     """
@@ -294,17 +295,22 @@ def _duplicates(story: Story, strikes: Strikes) -> Iterator[Duplicate]:
             if before.how == FAILED and before.ended <= after.handed:
                 continue
             fault = _explanation(before, after, strikes, story.lease)
-            was = "finished" if before.ended <= after.handed else "running"
-            was = "on its way" if before.handed > after.handed else was
             yield Duplicate(
                 name,
                 before.worker,
                 after.worker,
                 after.handed,
-                was,
+                _state(before, after.handed),
                 None if fault is None else fault.number,
                 "" if fault is None else fault.kind,
             )
+
+
+def _state(run: Run, at: float) -> str:
+    """Say what had become of a run by some moment."""
+    if run.handed > at:
+        return "on its way"
+    return run.how if run.ended <= at else "running"
 
 
 def _explanation(before: Run, after: Run, strikes: Strikes, lease: float) -> Fault | None:
