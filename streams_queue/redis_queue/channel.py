@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import logging
 import secrets
 from collections.abc import Awaitable, Callable
@@ -79,7 +80,7 @@ class Channel:
             async with asyncio.timeout_at(deadline):
                 await asyncio.shield(self._opening)
         except TimeoutError as error:
-            raise self._not_open or BackendUnavailable("the server does not answer") from error
+            raise copy.copy(self._not_open) or BackendUnavailable("the server does not answer") from error
         except BackendTimeout as error:
             raise BackendUnavailable("the server does not answer") from error
 
@@ -92,7 +93,8 @@ class Channel:
             )
         except BackendError as error:
             # Told to those whose time is up before the next attempt; that one got no answer tells them less.
-            self._not_open = None if isinstance(error, BackendTimeout) else error
+            # A copy has no traceback, whose frames would keep a queue alive that everybody else has forgotten.
+            self._not_open = None if isinstance(error, BackendTimeout) else copy.copy(error)
             self._open_again_at = asyncio.get_running_loop().time() + self._open_backoff.next()
             raise
         self._not_open, self._open_backoff = None, self.backoff()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import random
 import time
@@ -37,7 +38,8 @@ class Outage:
 
     def failed(self, error: BackendError) -> None:
         """Note a failure."""
-        self.is_on, self.trouble = True, error
+        # A copy has no traceback, whose frames would keep a queue alive that everybody else has forgotten.
+        self.is_on, self.trouble = True, copy.copy(error)
         self._failed_at = time.monotonic()
         if self._since is None:
             self._since = self._failed_at

@@ -169,7 +169,7 @@ class ResilientQueue:
             BackendRejected: The server refuses for good (no permission, wrong type, wrong password).
             SpoolError: The server cannot take the event now, and the spool directory cannot either.
         """
-        if not self._has_looked:
+        if self._running and not self._has_looked:
             await self._look_first()
         if self._running and self._recovery.lets_through():
             try:
@@ -193,7 +193,7 @@ class ResilientQueue:
         """Put several events on the server, or into this process, in order; one receipt each. Raises as `enqueue`."""
         given = list(payloads)
         new = NewEvents(given, check_event_ids(event_ids, len(given)), delay, headers)
-        if not self._has_looked:
+        if self._running and not self._has_looked:
             await self._look_first()
         if not (self._running and self._recovery.lets_through()):
             return await self._hold(new)
@@ -261,7 +261,7 @@ class ResilientQueue:
         """
         wait = self.timeout if timeout is None else timeout
         deadline = asyncio.get_running_loop().time() + wait
-        if not self._has_looked and self._running:
+        if self._running and not self._has_looked:
             await self._look_first()
         while self._running:
             if self._recovery.active and (local := await self._local.receive(max_events, timeout=0)):

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import logging
 import shutil
-from collections.abc import AsyncIterator, Callable
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +16,14 @@ import pytest
 from streams_queue import ResilientQueue
 from streams_queue.breaker import BreakerPolicy
 from streams_queue.errors import BackendTimeout, SpoolError
+from streams_queue.observer import Observer
 from tests.conftest import LookAt, MakeConfig, ProxyTo, StartServer
 from tests.support.builders import event, events, marker
 from tests.support.processes import Program, Programs
 from tests.support.proxy import FlakyProxy
 from tests.support.stored import StoredQueue
 from tests.support.taking import take_numbers
-from tests.support.waiting import wait_until
+from tests.support.waiting import wait_until, wait_until_sync
 
 pytestmark = pytest.mark.faults
 
@@ -37,6 +41,14 @@ def in_the_way(directory: Path) -> Path:
     """A file where the directory should be: even root cannot use that."""
     directory.write_text("in the way")
     return directory
+
+
+@pytest.fixture
+def nothing_logged() -> Iterator[None]:
+    """Let pytest keep no log records: errors in them have tracebacks, and these hold the queue."""
+    logging.disable(logging.CRITICAL)
+    yield
+    logging.disable(logging.NOTSET)
 
 
 @pytest.fixture
@@ -494,6 +506,72 @@ async def test_cleanup_leaves_the_rest_to_the_next_process(
     assert await following.enqueue(event(3))
     await restored(following)
     assert await everything(following, 4) == [0, 1, 2, 3]
+
+
+async def test_a_queue_that_was_closed_before_its_first_use_leaves_nothing(make: Make, directory: Path) -> None:
+    """Neither does a call that comes too late."""
+    queue = make()
+    await queue.cleanup()
+    assert not await queue.enqueue(event(1))
+    assert await queue.receive(1, timeout=0) == []
+    assert not await asyncio.to_thread(directory.exists)
+
+
+def test_a_queue_outlives_its_event_loop_and_ends_when_it_is_forgotten(
+    config: MakeConfig, proxy: FlakyProxy, directory: Path, nothing_logged: None
+) -> None:
+    """What was held in one loop goes to Redis in the next; dropped without cleanup it lets go of its file."""
+    queue = ResilientQueue(config(proxy.url), breaker=BreakerPolicy(open_for=0.05, max_open_for=0.1))
+    proxy.refuse()
+    asyncio.run(_enqueue_two(queue, 0))
+    asyncio.run(_enqueue_two(queue, 2))
+    proxy.restore()
+    assert asyncio.run(_take_when_restored(queue, 5)) == [0, 1, 2, 3, 9]
+    proxy.refuse()
+    asyncio.run(_enqueue_two(queue, 10))
+    del queue
+    gc.collect()
+    wait_until_sync(lambda: not any(thread.name == "streams_queue.spool" for thread in threading.enumerate()))
+    proxy.restore()
+    following = ResilientQueue(config(proxy.url))
+    assert asyncio.run(_take_when_restored(following, 3)) == [10, 11, 9]
+    assert files(directory) == []
+
+
+async def _enqueue_two(queue: ResilientQueue, first: int) -> None:
+    assert [await queue.enqueue(event(number)) for number in (first, first + 1)] == [True, True]
+
+
+async def _take_when_restored(queue: ResilientQueue, count: int) -> list[int]:
+    assert await queue.enqueue(event(9))
+    await restored(queue)
+    numbers = await everything(queue, count)
+    if count == 3:
+        await queue.cleanup()
+    return numbers
+
+
+async def test_observers_are_told_once_of_what_is_held(config: MakeConfig, proxy: FlakyProxy) -> None:
+    """When it is on disk, not again when it moves; of what had no room as well."""
+    told: list[tuple[str, Any]] = []
+
+    class Watcher(Observer):
+        def accepted(self, count: int) -> None:
+            told.append(("accepted", count))
+
+        def rejected(self, count: int) -> None:
+            told.append(("rejected", count))
+
+        def fallback_off(self, drained: int) -> None:
+            told.append(("moved", drained))
+
+    proxy.refuse()
+    breaker = BreakerPolicy(open_for=0.05, max_open_for=0.1)
+    async with ResilientQueue(config(proxy.url, max_held=2), observers=[Watcher()], breaker=breaker) as queue:
+        await queue.enqueue_many(events(3))
+        proxy.restore()
+        await restored(queue)
+    assert told == [("accepted", 2), ("rejected", 1), ("moved", 2)]
 
 
 # --- forks ---------------------------------------------------------------------------------------------------
