@@ -39,7 +39,7 @@ if redis.call('EXISTS', KEYS[1]) == 1 then
 end
 
 -- A server that takes no writes now (a replica, too few replicas, a full disk) is not open, though all is there. This
--- write changes nothing and is never refused for memory.
+-- write changes nothing and is never refused for memory, and no other is after it.
 redis.call('HDEL', KEYS[4], 'no_such_field')
 local lifetime = redis.call('HGET', KEYS[4], 'lifetime')
 if not exists then

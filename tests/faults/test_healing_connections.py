@@ -8,11 +8,13 @@ from collections.abc import Callable
 
 import pytest
 
+from streams_queue.errors import BackendTimeout, BackendUnavailable
 from tests.conftest import LookAt, MakeQueue, ProxyTo, StartServer
-from tests.support.builders import event
+from tests.support.builders import event, events
 from tests.support.proxy import FlakyProxy
 from tests.support.recording import Recorder
 from tests.support.servers import DEFAULT_FLAVOUR, RedisServer, chosen_flavour
+from tests.support.taking import receive_exactly
 from tests.support.traffic import Traffic
 from tests.support.waiting import wait_until
 
@@ -20,6 +22,8 @@ pytestmark = pytest.mark.faults
 
 SESSIONS = 3
 OUTAGE = 1.0
+# Of one session within 1.5 s: those of its keeper and of its event loop.
+ATTEMPTS = 40
 OLDEST = "redis-6.2"
 
 
@@ -63,6 +67,21 @@ async def test_half_open_connections_are_replaced(
         await traffic.ends_with_each_event_run_once()
     # A session's read is noticed later than its other connections, since it waits longer.
     assert 1 <= len(warnings(caplog)) <= 2 * SESSIONS, warnings(caplog)
+
+
+async def test_callers_that_wait_share_their_attempts(proxy: FlakyProxy, make_redis_queue: MakeQueue) -> None:
+    """Fifty settlements wait for a server that is away: each finds that out, then it is asked as often as for one."""
+    queue = make_redis_queue(proxy.url, lease=4.0, enqueue_timeout=1.5)
+    await queue.enqueue_many(events(50))
+    held = await receive_exactly(queue, 50)
+    proxy.refuse()
+    proxy.cut()
+
+    outcomes = await asyncio.gather(*(queue.nack(each, delay=60) for each in held), return_exceptions=True)
+
+    assert {type(outcome) for outcome in outcomes} <= {BackendUnavailable, BackendTimeout}
+    assert proxy.counters["refused"] <= len(held) + ATTEMPTS
+    proxy.restore()
 
 
 def delayed(server: RedisServer, proxy: FlakyProxy) -> Callable[[], None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import threading
 import time
@@ -12,8 +13,10 @@ from typing import Any
 import pytest
 import redis
 
+from streams_queue import RedisEventQueue
 from streams_queue.redis_client import passes
 from tests.conftest import MakeQueue, StartServer
+from tests.support.builders import event
 from tests.support.servers import RedisServer, chosen_flavour, free_port
 from tests.support.traffic import Traffic
 from tests.support.waiting import wait_until, wait_until_sync
@@ -139,9 +142,36 @@ def told(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
 
 
+async def test_health_tells_of_a_read_that_finds_no_connection(
+    start_server: StartServer, make_redis_queue: MakeQueue
+) -> None:
+    """At the limit of clients the old connections still work: degraded, until the read has one as well."""
+    server = start_server()
+    queue, producer = (make_redis_queue(server.url) for _ in range(2))
+    await producer.enqueue(event(0))
+    assert await queue.dequeue(5) == event(0)
+    taking = asyncio.create_task(queue.dequeue(30))
+    with contextlib.closing(redis.Redis(port=server.port, single_connection_client=True)) as admin:
+        (read,) = await wait_until(lambda: [each for each in admin.client_list() if "b" in each["flags"]])
+        admin.config_set("maxclients", len(admin.client_list()) - 1)
+        admin.client_kill_filter(_id=read["id"])
+
+        await wait_until(lambda: is_degraded(queue))
+        admin.config_set("maxclients", 1000)
+
+    await producer.enqueue(event(1))
+    assert await taking == event(1)
+
+
+async def is_degraded(queue: RedisEventQueue) -> bool:
+    """Tell whether the queue works, and says what is the matter."""
+    health = await queue.check_health()
+    return bool(health["status"] == "degraded" and health["error"] and health["redis_connected"])
+
+
 async def everybody_says(traffic: Traffic, code: str) -> bool:
     """Tell whether the health of every session names the refusal."""
-    return all(code in answer.get("error", "") and answer["status"] != "healthy" for answer in await traffic.health())
+    return all(code in answer.get("error", "") and answer["status"] == "unhealthy" for answer in await traffic.health())
 
 
 def connections(server: RedisServer) -> int:

@@ -76,6 +76,17 @@ async def test_delayed_events_become_available_without_memory(
     await wait_until(lambda: drained(queue))
 
 
+async def test_a_new_consumer_takes_part_when_the_server_has_no_memory_left(
+    start_server: StartServer, make_redis_queue: MakeQueue
+) -> None:
+    """Opening the queue, also after a lost connection, is not refused for memory: how else would it become less."""
+    server = start_server(maxmemory_policy="noeviction")
+    await make_redis_queue(server.url).enqueue_many(events(3))
+    server.command("CONFIG", "SET", "maxmemory", "100kb")
+
+    assert await take_numbers(make_redis_queue(server.url), 3) == [0, 1, 2]
+
+
 async def drained(queue: object) -> bool:
     """Tell whether nothing is left unsettled."""
     stats = await queue.stats()  # type: ignore[attr-defined]
