@@ -65,12 +65,13 @@ async def test_what_is_replicated_survives_the_loss_of_the_primary(
     with pair(LAG) as servers:
         config = make_config(servers.url, durability="replicated", lease=1.0)
         producer = programs("keep_enqueueing", config=config, tasks=32)
-        worker = programs("work", config=config, concurrency=8)
         await more_accepted(producer)
 
         servers.lose_primary()
         servers.promote_replica()
         start_server(replicaof=servers.replica)
+        # Only now, or it would have handled what the replica had not got.
+        worker = programs("work", config=config, concurrency=8)
         await more_accepted(producer)
         await stop(producer)
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from redis.exceptions import ResponseError
 
 from streams_queue.config import load_config
 from streams_queue.errors import BackendRejected, ConfigError, NotDurable
+from streams_queue.redis_client import from_reply, worth_retrying
 from streams_queue.redis_queue.durability import Fsynced, Replicated, connected_replicas, level_of
 from streams_queue.resilient_queue.recovery import goes_local
 from tests.support.builders import queue_config
@@ -102,6 +104,14 @@ def test_a_wrong_level_is_a_configuration_error(queue: dict[str, Any], problem: 
         load_config(queue_config(**queue))
 
     assert raised.value.problems == (problem,)
+
+
+def test_a_replica_refuses_for_now() -> None:
+    """It has no code for it; after a failover the server to ask is another one."""
+    refusal = from_reply(ResponseError("WAIT cannot be used with replica instances. Please also note that …"))
+
+    assert isinstance(refusal, BackendRejected)
+    assert (refusal.code, refusal.passing, worth_retrying(refusal)) == ("READONLY", True, True)
 
 
 def test_what_is_not_durable_is_no_case_for_the_local_queue() -> None:

@@ -35,14 +35,16 @@ async def main(config: dict[str, Any], tasks: int, rate: float = 0.0, first: int
     stopping = asyncio.create_task(asyncio.to_thread(wait_for_go))
     loop, numbers = asyncio.get_running_loop(), itertools.count(first)
 
-    async def produce() -> None:
-        at = loop.time()
+    async def produce(turn: int) -> None:
+        # One after the other, not all at the same moment of each round.
+        at = loop.time() + (turn / rate if rate else 0.0)
+        await asyncio.sleep(at - loop.time())
         while not stopping.done():
             await deliver(queue, next(numbers), stopping)
             at = max(at + tasks / rate, loop.time() - 0.5) if rate else 0.0
             await asyncio.sleep(at - loop.time())
 
-    await asyncio.gather(*(produce() for _ in range(tasks)))
+    await asyncio.gather(*map(produce, range(tasks)))
     await queue.cleanup()
 
 
