@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import argparse
+import os
+import signal
 import statistics
 import time
 import uuid
@@ -42,8 +44,9 @@ class Pair:
 
     def lose_primary(self) -> None:
         """Lose the machine: the process, and what was on its way to the replica."""
-        self.primary.kill()
+        os.kill(self.primary.pid, signal.SIGKILL)
         self.line.cut()
+        self.primary.kill()
 
     def promote_replica(self) -> None:
         """Do by hand what sentinels would do after they have agreed."""
