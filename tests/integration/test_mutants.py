@@ -73,5 +73,6 @@ def test_the_accepted_survivors_are_still_there() -> None:
 def test_every_mutant_of_a_script_loads(redis_server: RedisServer) -> None:
     """One that does not would be noticed by every test, whatever it changes."""
     with redis.Redis(port=redis_server.port, socket_timeout=10) as raw:
-        for mutant in all_mutants("lua"):
-            raw.script_load(mutant.source)
+        for mutant in all_mutants():
+            if mutant.path.endswith(".lua"):
+                raw.script_load(mutant.source)

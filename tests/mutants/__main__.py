@@ -23,26 +23,25 @@ PURE = ("streams_queue/retry.py", "streams_queue/breaker.py")
 FAILED, UNUSABLE = 1, 2
 
 
-def all_mutants(only: str = "") -> Iterator[Mutant]:
-    """Yield the mutants of all scripts and of the pure decisions, or of the files whose path contains `only`."""
+def all_mutants() -> Iterator[Mutant]:
+    """Yield the mutants of all scripts and of the pure decisions."""
     for path in sorted((CHECKOUT / "streams_queue" / "lua").rglob("*.lua")):
-        name = path.relative_to(CHECKOUT).as_posix()
-        yield from lua.mutants(name, path.read_text("utf-8")) if only in name else ()
+        yield from lua.mutants(path.relative_to(CHECKOUT).as_posix(), path.read_text("utf-8"))
     for name in PURE:
-        yield from python.mutants(name, (CHECKOUT / name).read_text("utf-8")) if only in name else ()
+        yield from python.mutants(name, (CHECKOUT / name).read_text("utf-8"))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Try them; 0: somebody notices each mutant but the known survivors, 1: not so, 2: there is nothing to try."""
     parser = argparse.ArgumentParser(prog="python -m tests.mutants", description=__doc__)
-    parser.add_argument("only", nargs="?", default="", help="a part of a file's path; default: all files")
+    parser.add_argument("only", nargs="?", default="", help="a part of a place such as lua/ack.lua:12; default: all")
     parser.add_argument("--sample", type=int, default=1, metavar="N", help="try every Nth mutant only")
     parser.add_argument("--jobs", type=int, default=2, help="how many at a time")
     parser.add_argument("--thorough", action="store_true", help="run all tests on the accepted survivors, too")
     options = parser.parse_args(arguments)
-    mutants = list(all_mutants(options.only))[:: options.sample]
+    mutants = [each for each in all_mutants() if options.only in f"{each.path}:{each.line}"][:: options.sample]
     if not mutants:
-        print(f"no mutants in files like {options.only!r}", file=sys.stderr)
+        print(f"no mutants at {options.only!r}", file=sys.stderr)
         return UNUSABLE
     return _report(_try_all(mutants, options.jobs, thorough=options.thorough))
 

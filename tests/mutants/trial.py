@@ -107,14 +107,6 @@ class Copy:
         found = [path.relative_to(self._directory).as_posix() for path in sorted(self._directory.glob(pattern))]
         return found or [pattern]
 
-    def _killer_of_all(self) -> str | None:
-        """Look further. Who notices here may have failed by chance, with all that goes on: it has to do so again."""
-        for tests in _ALL:
-            killer = self._killer((tests,), _ALL_SECONDS)
-            if killer is not None and (killer == _NO_END or self._killer((killer,), _LIKELY_SECONDS) is not None):
-                return killer
-        return None
-
     def _killer(self, tests: Sequence[str], seconds: float) -> str | None:
         """Return the first test that fails, None if all pass."""
         files = [each for pattern in tests for each in self._files(pattern)]
