@@ -6,7 +6,6 @@
 -- Cost: O(events moved)
 -- Idempotent: yes
 redis.call('ZCARD', KEYS[2])
-redis.call('XLEN', KEYS[3])
 redis.call('HGET', KEYS[4], 'purged')
 local limit, dead_max, when_full, now = tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4], time_ms()
 local moved, full = 0, 0

@@ -29,7 +29,11 @@ COPIED = (
     ),
 )
 _LIKELY = {
-    ".lua": ("tests/integration/test_lua_*.py",),
+    ".lua": (
+        "tests/integration/test_lua_*.py",
+        "tests/integration/test_memory_limit.py",
+        "tests/integration/test_durability.py",
+    ),
     ".py": ("tests/unit/test_retry.py", "tests/unit/test_breaker.py"),
 }
 _ALL = ("tests/unit", "tests/conformance", "tests/model", "tests/integration", "tests/faults")
