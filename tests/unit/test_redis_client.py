@@ -14,6 +14,7 @@ from redis import exceptions as redis_errors
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
+from streams_queue.config import parse_sentinel_url
 from streams_queue.errors import BackendRejected, BackendTimeout, BackendUnavailable, ConfigError, StateError
 from streams_queue.redis_client import (
     Endpoint,
@@ -215,6 +216,14 @@ def test_a_url_becomes_an_address_without_its_password(url: str, name: str) -> N
     assert endpoint.name == name
     assert kwargs_of(endpoint) == QUIET
     assert SECRET not in f"{endpoint!r}{endpoint.name}"
+
+
+def test_sentinels_and_service_are_named_without_passwords() -> None:
+    """Neither the primary's, nor the sentinels', in no form."""
+    url = f"redis+sentinel://user:{SECRET}@one,[::1]:7000/mymaster/3?sentinel_username=u&sentinel_password={SECRET}"
+    endpoint = endpoint_from_url(url, connect_timeout=1.5)
+    assert endpoint.name == endpoint.address == "mymaster (sentinels one:26379, ::1:7000)"
+    assert SECRET not in f"{endpoint!r}{parse_sentinel_url(url)!r}"
 
 
 def test_retries_and_timeouts_of_a_url_are_not_used() -> None:
