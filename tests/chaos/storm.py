@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.chaos.arena import Arena, Settings, sample
-from tests.chaos.faults import Fault, Storm
+from tests.chaos.faults import Fault, Storm, notice_failovers
 from tests.chaos.nemesis import Lane, rage, supervise
 from tests.chaos.processes import Guard
 from tests.support.waiting import wait_until
@@ -92,7 +92,7 @@ async def _play(arena: Arena, lanes: Mapping[str, Lane]) -> Aftermath:
         accidents=storm.accidents,
     )
     arena.watch_replies(lambda frame: _watch(after, frame))
-    async with _beside(sample(arena, after.samples), supervise(storm)):
+    async with _beside(sample(arena, after.samples), supervise(storm), notice_failovers(storm)):
         await rage(storm, settings.seconds, settings.seed, lanes)
         after.calmed = time.monotonic()
         await asyncio.gather(*(slot.terminate(PRODUCERS_END_WITHIN) for slot in arena.producers()))
