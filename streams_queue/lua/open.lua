@@ -6,7 +6,7 @@
 -- ARGV: 1 group, 2 schema of this release, 3 lifetime that this client knows (empty: it comes for the first time),
 --       4 name for a new lifetime, different for each opening and the same when that is repeated, 5 events held as far as
 --       this client knew
--- Returns: {1 if the state was lost and nobody had noticed, events held, schema of the queue, lifetime}; or an error
+-- Returns: {1 if the state was lost and nobody had noticed, events held, schema of the queue, lifetime, paused}; or an error
 --       SCHEMA, OTHERGROUP, WRONGTYPE
 -- Cost: O(groups)
 -- Idempotent: yes
@@ -63,4 +63,5 @@ if lost and mourned ~= ours then
     tally(KEYS[4], 'lost', tonumber(ARGV[5]) - held)
   end
 end
-return { lost and 1 or 0, held, tonumber(schema or ARGV[2]), lifetime }
+return { lost and 1 or 0, held, tonumber(schema or ARGV[2]), lifetime,
+  redis.call('HGET', KEYS[4], 'paused') or '' }

@@ -31,6 +31,7 @@ class Channel:
         last_held: How many events the queue holds, as far as is known here.
         held_before: How many it held before it was opened again, if it is still the same; reset by the producer.
         lifetime: Of the group, by which it is known again; changes when the server has lost the queue's state.
+        on_opened: Called with what an operator has paused, each time that the queue was opened.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class Channel:
         self.outage = Outage(endpoint.name, "cannot be used")
         self.intake = Outage(endpoint.name, "takes no new events")
         self.last_held = 0
+        self.on_opened: Callable[[str], None] = lambda _: None
         self._observers = observers
         self._backoff_cap = backoff_cap
         self._opening: asyncio.Task[None] | None = None
@@ -103,6 +105,7 @@ class Channel:
         self.held_before = max(self.held_before, self.last_held) if opened.lifetime == self.lifetime else 0
         self._is_open, self.lifetime, self.last_held = True, opened.lifetime, opened.held
         self._new_lifetime = secrets.token_hex(8)
+        self.on_opened(opened.paused)
         self.outage.ended()
 
     def _opened(self, opening: asyncio.Task[None]) -> None:

@@ -38,11 +38,13 @@ class Opened:
         state_lost: Whether this is not the group that this client knew, and nobody had noticed.
         held: How many events the queue holds.
         lifetime: By which the group is known again.
+        paused: What an operator has paused: `intake`, `delivery`, both, or nothing.
     """
 
     state_lost: bool
     held: int
     lifetime: str
+    paused: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,13 +131,13 @@ class StreamCommands:
             held: How many events the queue held, as far as this client knows.
         """
         keys = self.keys
-        lost, found, _, lives = await link.run(
+        lost, found, _, lives, paused = await link.run(
             script("open"),
             (keys.stream, keys.delayed, keys.dead, keys.stats),
             (self._settings.group, SCHEMA, lifetime, new_lifetime, held),
             timeout=self.timeout,
         )
-        return Opened(bool(lost), found, _word(lives))
+        return Opened(bool(lost), found, _word(lives), _word(paused))
 
     async def leave(self, link: Link, producer_id: str) -> bool:
         """Remove the consumer and the producer's memory; False if entries are still pending for it."""

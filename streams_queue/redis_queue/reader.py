@@ -150,7 +150,7 @@ class Reader:
 
     async def _look(self, max_events: int) -> list[Delivery]:
         """Take what the server has at this moment, without waiting for more."""
-        if self._channel.outage.is_on or self._closed:
+        if self._channel.outage.is_on or self._closed or self._paused:
             return []
         if self.is_reading:
             # The outstanding read has had all there was; after one more round trip its reply has arrived here, too.
@@ -326,6 +326,9 @@ class Reader:
     async def _fetch(self) -> None:
         """Acknowledge what is done and read what is new; wait for it as long as a caller does."""
         await self._channel.open()
+        if self._paused:
+            self._expire_looks()
+            return
         loop = asyncio.get_running_loop()
         if self._recover_at and self._recover_at[0] <= loop.time():
             await self._recover()

@@ -85,6 +85,8 @@ class Session:
         )
         self.leases.on_room = self._room
         self.reader.on_hunger = self.maintenance.hungry
+        # A consumer that comes while handing out is paused must not begin before its first round of housekeeping.
+        self.channel.on_opened = lambda paused: self.reader.pause("delivery" in paused)
         self.is_over = False
         self._lifetime = asyncio.create_task(self._live(), name="streams_queue.session")
 

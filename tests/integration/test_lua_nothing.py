@@ -17,7 +17,7 @@ CALLS: dict[str, tuple[tuple[Any, ...], Any]] = {
     "dead_ids": ((10,), []),
     "dead_letter": ((GROUP, ME, GONE, 1, "rejected", "", 100, "refuse", 1000), b"gone"),
     "nack": ((GROUP, ME, GONE, 1, 1000, 1), b"gone"),
-    "open": ((GROUP, 1, "first", "second", 0), [0, 0, 1, b"first"]),
+    "open": ((GROUP, 1, "first", "second", 0), [0, 0, 1, b"first", b""]),
     "purge": ((GROUP, 10, 100, "refuse"), [0, 0]),
     "purge_dead": ((), 0),
     "redrive": ((100, GONE), [0, 0]),

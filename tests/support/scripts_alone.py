@@ -106,7 +106,7 @@ class ScriptsAlone:
 
     def open(self, *, schema: int = 1, knows: str = "", new: str = "first", held: int = 0) -> Any:
         """Create what is missing."""
-        return self.run("open", GROUP, schema, knows, new, held)
+        return self.run("open", GROUP, schema, knows, new, held)[:4]
 
     def enqueue(
         self,
