@@ -18,6 +18,7 @@ from tests.chaos import variants
 from tests.chaos.arena import MAX_RETRIES, Arena, Settings, hands
 from tests.chaos.checker import check
 from tests.chaos.nemesis import lanes_for
+from tests.chaos.parts import SHARES
 from tests.chaos.report import Part, Report, Targets, show, write
 from tests.chaos.single import SingleServer
 from tests.chaos.storm import Aftermath, run
@@ -60,6 +61,8 @@ def _storm(options: argparse.Namespace, seed: str, directory: Path) -> int:
             package=package,
             max_size=options.max_size,
             poison_every=options.poison_every,
+            work=options.work,
+            patience=options.patience,
         )
         settings.directory.mkdir()
         aftermath = asyncio.run(_run(ARENAS[arena], settings, options.mix))
@@ -72,7 +75,7 @@ def _storm(options: argparse.Namespace, seed: str, directory: Path) -> int:
 
 
 def _told(options: argparse.Namespace) -> dict[str, Any]:
-    shown = ("seconds", "arenas", "rate", "max_size", "poison_every", "mix", "variant")
+    shown = ("seconds", "arenas", "rate", "max_size", "poison_every", "work", "mix", "variant")
     return {name: getattr(options, name) for name in shown}
 
 
@@ -93,6 +96,7 @@ def read_story(settings: Settings, aftermath: Aftermath) -> Story:
         hands(settings),
         faults=aftermath.faults,
         samples=aftermath.samples,
+        thefts=aftermath.thefts,
         most_held=aftermath.most_held,
         dead=aftermath.dead,
         left=aftermath.left,
@@ -113,6 +117,10 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--rate", type=float, default=1_500.0, help="events a second of all producers together")
     parser.add_argument("--max-size", type=int, default=600, help="of the queue")
     parser.add_argument("--poison-every", type=int, default=20_000, help="one event in so many kills; 0: none")
+    parser.add_argument("--patience", type=float, default=60.0, help="how long the queue may take to drain at the end")
+    parser.add_argument(
+        "--work", type=_counts, default={}, help="how many of a million events are what: slow_fail=10000,fail_once=0"
+    )
     parser.add_argument("--mix", type=_shares, help="only these kinds, weighted: worker_kill=5,worker_stop=3")
     parser.add_argument("--events", type=int, default=0, help="fail with fewer acknowledged events")
     parser.add_argument("--hits", type=int, default=0, help="fail with fewer faults that hit")
@@ -123,6 +131,13 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     broken.add_argument("--variant", help=f"break the package first: {', '.join(variants.names()) or 'there are none'}")
     broken.add_argument("--package", type=Path, help="the directory that holds the streams_queue under test")
     return parser.parse_args(arguments)
+
+
+def _counts(text: str) -> dict[str, int]:
+    counts = {name: int(count) for name, count in _shares(text).items()}
+    if unknown := counts.keys() - SHARES.keys():
+        raise argparse.ArgumentTypeError(f"no event is {', '.join(sorted(unknown))}; it may be {', '.join(SHARES)}")
+    return counts
 
 
 def _shares(text: str) -> dict[str, float]:

@@ -8,8 +8,8 @@ import json
 import signal
 import time
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,10 @@ NAMESPACE, NAME, GROUP = "chaos", "events", "processors"
 STREAM = f"{NAMESPACE}:{{{NAME}}}"
 DELAYED, DEAD = f"{STREAM}:delayed", f"{STREAM}:dead"
 MAX_RETRIES = 3
+# Consumer and delivery count of a pending entry.
+Owner = tuple[str, int]
+# Time, entry, from whom, by whom.
+Theft = tuple[float, str, str, str]
 NO_ANSWER = (redis.exceptions.RedisError, OSError)
 
 
@@ -42,6 +46,8 @@ class Settings:
         prefetch: Of each worker: a number, so that what a process can hold is known.
         rate: Events a second of all producers together.
         poison_every: One event of the first producer in so many kills its process.
+        work: What handlers do with so many of a million events, where that is to be other than usual.
+        patience: How long the queue may take to drain when the storm is over.
         directory: For journals and logs.
         package: The directory that holds the `streams_queue` under test; None is this checkout.
     """
@@ -54,17 +60,21 @@ class Settings:
     prefetch: int = 64
     rate: float = 1_500.0
     poison_every: int = 20_000
+    work: dict[str, int] = field(default_factory=dict)
+    patience: float = 60.0
     package: Path | None = None
 
 
 CONCURRENCY = {"worker": 16, "threads": 8, "loop": 1, "batch": 32}
 WORKERS = {"worker": 3, "threads": 1, "loop": 1, "batch": 1}
+# They fall back soon: most outages of the storm are shorter than the time that others wait.
+RESILIENT = {"type": "resilient", "enqueue_timeout": 0.4}
 PRODUCERS: dict[str, dict[str, Any]] = {
     "single": {"batch": 1, "callers": 16, "share": 0.2},
     "batch": {"batch": 50, "callers": 2, "share": 0.4},
     "anonymous": {"batch": 25, "callers": 3, "share": 0.2, "named": False},
-    "resilient": {"batch": 20, "callers": 2, "share": 0.1, "config": {"type": "resilient"}},
-    "spooled": {"batch": 20, "callers": 2, "share": 0.1, "config": {"type": "resilient"}, "spool": True},
+    "resilient": {"batch": 20, "callers": 2, "share": 0.1, "config": RESILIENT},
+    "spooled": {"batch": 20, "callers": 2, "share": 0.1, "config": RESILIENT, "spool": True},
 }
 # What is held in the memory of a process dies with it, as the documentation says.
 PRECIOUS = ("resilient",)
@@ -203,6 +213,7 @@ class Arena(ABC):
                 config=config,
                 rate=rate,
                 poison_every=poison_every,
+                work=self.settings.work,
                 resend=open_calls,
                 **options,
             )
@@ -235,6 +246,14 @@ class Arena(ABC):
             return int((await self.client.xpending(STREAM, GROUP))["pending"])
         except NO_ANSWER:
             return 0
+
+    async def owners(self) -> dict[str, Owner] | None:
+        """Return who has been handed each entry, and how often it was handed out; None if nobody can be asked."""
+        try:
+            pending = await self.client.xpending_range(STREAM, GROUP, "-", "+", 10_000)
+        except NO_ANSWER:
+            return None
+        return {entry["message_id"]: (entry["consumer"], entry["times_delivered"]) for entry in pending}
 
     async def refused_for_memory(self) -> int:
         """Return how many commands the server has refused for want of memory so far."""
@@ -299,6 +318,25 @@ async def sample(arena: Arena, into: list[tuple[float, int, int, int]], interval
         if sizes is not None:
             into.append((time.monotonic(), *sizes))
         await asyncio.sleep(interval)
+
+
+async def watch_owners(arena: Arena, into: list[Theft], interval: float = 0.1) -> None:
+    """Look again and again who holds what, and note what has changed hands without being handed out anew."""
+    before: dict[str, Owner] = {}
+    while True:
+        owners = await arena.owners()
+        if owners is not None:
+            into += [(time.monotonic(), *theft) for theft in thefts(before, owners)]
+            before = owners
+        await asyncio.sleep(interval)
+
+
+def thefts(before: Mapping[str, Owner], now: Mapping[str, Owner]) -> Iterator[tuple[str, str, str]]:
+    """Return entry, old and new consumer of what is held by another one, and was not handed out in between."""
+    for entry, (consumer, deliveries) in now.items():
+        owner, delivered = before.get(entry, (consumer, deliveries))
+        if owner != consumer and delivered >= deliveries:
+            yield entry, owner, consumer
 
 
 def hands(settings: Settings) -> dict[str, int]:

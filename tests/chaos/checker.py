@@ -133,6 +133,7 @@ def check(story: Story) -> Verdict:
             if d.fault is None
         ],
         "too many duplicates of one fault": list(_too_many_duplicates(story, verdict.duplicates)),
+        "stolen": list(_stolen(story, strikes)),
         "leases lost without a fault": list(_lease_losses(story, strikes)),
         "losses that the queue reports": [f"{who} at {at:.3f}: {what}" for who, at, what in story.reported_lost],
         "dead letters": list(_wrong_letters(story)),
@@ -347,10 +348,23 @@ def _too_many_duplicates(story: Story, duplicates: Iterable[Duplicate]) -> Itera
             yield f"{count} events of {worker} ran again for fault {fault}, where it can have held {allowed}"
 
 
+def _stolen(story: Story, strikes: Strikes) -> Iterator[str]:
+    """Find entries that a consumer took from another: who claims what has expired is handed it, and that is counted."""
+    for at, entry, owner, thief in story.thefts:
+        if not strikes.on(EVERYBODY, at - AFTERMATH, at, FORGETTING):
+            yield f"{entry} was held by {owner}, and at {at:.3f} by {thief}, without being handed out again"
+
+
 def _lease_losses(story: Story, strikes: Strikes) -> Iterator[str]:
     for worker, at, name in story.lease_losses:
-        if not strikes.on(worker, at - story.lease - AFTERMATH, at, (*ENDING, *SILENCING)):
+        struck = strikes.on(worker, at - story.lease - AFTERMATH, at, (*ENDING, *SILENCING))
+        if not struck and not _finished_elsewhere(story.runs.get(name, []), worker, at):
             yield f"{worker} lost its lease on {name} at {at:.3f}, and no fault had struck it"
+
+
+def _finished_elsewhere(runs: Iterable[Run], worker: str, at: float) -> bool:
+    """Tell whether somebody else had finished an event by then: finished work needs no lease, and ends the others'."""
+    return any(run.how == FINISHED and run.worker != worker and run.ended <= at for run in runs)
 
 
 # --- recovery

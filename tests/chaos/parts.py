@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -16,7 +17,7 @@ SHARES = {
     "block": 300,  # blocks its event loop for a fifth of a second
     "fail_once": 3_000,
     "later": 1_000,  # asks for a retry after a delay
-    "slow_fail": 300,  # fails the first time, after more than a lease
+    "slow_fail": 300,  # fails the first two times, after more than a lease
     "fail": 150,  # always
     "reject": 150,
 }
@@ -37,6 +38,7 @@ class ProducerPart:
         batch: Events a call; 1 uses `enqueue`, more `enqueue_many`.
         named: Whether it gives event ids, and so may call again after an unknown outcome.
         poison_every: One event in so many kills the process that runs it; 0: none.
+        work: What the handlers do with its events, where that is not as in SHARES.
         resend: Calls of a dead predecessor whose outcome is unknown: prefix, numbers, flag.
     """
 
@@ -48,6 +50,7 @@ class ProducerPart:
     batch: int = 50
     named: bool = True
     poison_every: int = 0
+    work: dict[str, int] = field(default_factory=dict)
     resend: list[tuple[str, list[int], str]] = field(default_factory=list)
 
 
@@ -88,20 +91,20 @@ def event_id(prefix: str, number: int) -> str:
     return f"{prefix}-{number}"
 
 
-def doing(name: str, number: int, poison_every: int) -> str:
+def doing(name: str, number: int, poison_every: int, work: Mapping[str, int]) -> str:
     """Decide what an event's handler does; the same for the same name, whoever asks."""
     if poison_every and number % poison_every == poison_every // 3:
         return POISON
     draw = zlib.crc32(name.encode()) % MILLION
-    for what, share in SHARES.items():
+    for what, share in {**SHARES, **work}.items():
         if draw < share:
             return what
         draw -= share
     return FAST
 
 
-def payload(prefix: str, number: int, poison_every: int) -> dict[str, Any]:
+def payload(prefix: str, number: int, poison_every: int, work: Mapping[str, int]) -> dict[str, Any]:
     """Make an event of GitBridge's size, and some of a webhook's."""
     name = event_id(prefix, number)
     size = 8_000 if number % 200 == 7 else 100
-    return {"event_type": "push", "id": name, "do": doing(name, number, poison_every), "message": "x" * size}
+    return {"event_type": "push", "id": name, "do": doing(name, number, poison_every, work), "message": "x" * size}

@@ -133,7 +133,8 @@ class Producer:
 
     async def _enqueue(self, load: Load) -> list[str]:
         names = [event_id(load.prefix, number) for number in load.numbers]
-        payloads = [payload(load.prefix, number, self._part.poison_every) for number in load.numbers]
+        part = self._part
+        payloads = [payload(load.prefix, number, part.poison_every, part.work) for number in load.numbers]
         if self._part.batch == 1:
             name = names[0] if self._part.named else None
             held = await self._queue.enqueue(payloads[0], event_id=name, delay=load.delay)

@@ -11,14 +11,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.chaos.arena import Arena, Settings, sample
+from tests.chaos.arena import Arena, Settings, Theft, sample, watch_owners
 from tests.chaos.faults import Fault, Storm, notice_failovers
 from tests.chaos.nemesis import Lane, rage, supervise
 from tests.chaos.processes import Guard
 from tests.support.waiting import wait_until
 
 PRODUCERS_END_WITHIN = 40.0
-DRAINED_WITHIN = 60.0
 ENQUEUE_REPLY = b"*4\r\n$2\r\nok\r\n:"
 
 
@@ -36,6 +35,7 @@ class Aftermath:
         ended: When the queue was empty, or was given up.
         faults: All that were fired.
         samples: Time, entries, delayed, dead letters.
+        thefts: Time, entry, from whom, by whom.
         most_held: The largest size that an enqueue reply named.
         dead: Event and reason of the dead letters.
         left: Events that the queue still holds.
@@ -51,6 +51,7 @@ class Aftermath:
     ended: float = 0.0
     faults: list[Fault] = field(default_factory=list)
     samples: list[tuple[float, int, int, int]] = field(default_factory=list)
+    thefts: list[Theft] = field(default_factory=list)
     most_held: int = 0
     dead: list[tuple[str, str]] = field(default_factory=list)
     left: list[str] = field(default_factory=list)
@@ -92,12 +93,13 @@ async def _play(arena: Arena, lanes: Mapping[str, Lane]) -> Aftermath:
         accidents=storm.accidents,
     )
     arena.watch_replies(lambda frame: _watch(after, frame))
-    async with _beside(sample(arena, after.samples), supervise(storm), notice_failovers(storm)):
+    looks = (sample(arena, after.samples), watch_owners(arena, after.thefts))
+    async with _beside(*looks, supervise(storm), notice_failovers(storm)):
         await rage(storm, settings.seconds, settings.seed, lanes)
         after.calmed = time.monotonic()
         await asyncio.gather(*(slot.terminate(PRODUCERS_END_WITHIN) for slot in arena.producers()))
         with contextlib.suppress(AssertionError):
-            await wait_until(lambda: _is_empty(arena), DRAINED_WITHIN)
+            await wait_until(lambda: _is_empty(arena), settings.patience)
         after.ended = time.monotonic()
     await asyncio.gather(*(slot.terminate(15.0) for slot in arena.workers()))
     after.dead = [letter async for letter in arena.dead_letters()]

@@ -79,6 +79,7 @@ class Story:
         reported_lost: What the queue itself reported as lost, by worker.
         faults: In the order in which they were fired.
         samples: Time, entries, delayed, dead letters.
+        thefts: Time, entry, from whom, by whom: a pending entry that changed hands without being handed out.
         most_held: The largest size that an enqueue reply named.
         dead: Event and reason.
         left: Events that the queue still held at the end.
@@ -97,6 +98,7 @@ class Story:
     reported_lost: list[tuple[str, float, str]] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
     samples: list[tuple[float, int, int, int]] = field(default_factory=list)
+    thefts: list[tuple[float, str, str, str]] = field(default_factory=list)
     most_held: int = 0
     dead: list[tuple[str, str]] = field(default_factory=list)
     left: list[str] = field(default_factory=list)

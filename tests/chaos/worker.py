@@ -22,6 +22,8 @@ logger = logging.getLogger(__name__)
 
 SLEEPS = {"short": 0.003, "slow": 0.35, "slow_fail": 2.6}
 RETRY_LATER = 0.3
+# How many runs of such an event fail before one succeeds.
+FAILURES = {"fail_once": 1, "slow_fail": 2}
 
 
 def name_of(delivery: Delivery) -> str:
@@ -97,7 +99,7 @@ class Handling:
     def _outcome(self, what: str, delivery: Delivery) -> None:
         if what == "reject":
             raise Reject("refused by the storm")
-        if what == "fail" or (what in ("fail_once", "slow_fail") and delivery.deliveries == 1):
+        if what == "fail" or delivery.deliveries <= FAILURES.get(what, 0):
             raise FailureError(what)
         if what == "later" and delivery.deliveries == 1:
             raise RetryLater(RETRY_LATER)

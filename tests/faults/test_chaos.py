@@ -127,6 +127,14 @@ def test_first_deliveries_out_of_order_are_found_unless_a_fault_has_delayed_them
     assert found(told(worker=late.replace("1100-0 1", "1100-0 2"))) == {}
 
 
+def test_an_entry_that_was_stolen_is_found_unless_a_failover_may_have_forgotten_a_claim() -> None:
+    """A replica may not have heard of the delivery in between."""
+    thefts = [(4.0, "1000-0", "host-1-a", "host-2-b")]
+    assert found(told(thefts=thefts)) == {"stolen": 1}
+    failover = Fault(0, "primary_kill", [EVERYBODY], began=3.0, ended=3.5, hit=True)
+    assert found(told(thefts=thefts, faults=[failover])) == {}
+
+
 AGAIN = {"v.0": "h 5.0 p.0-0 1000-0 2\nb 5.0 p.0-0 1000-0\nf 5.1 p.0-0 1000-0"}
 
 
@@ -186,6 +194,19 @@ def test_a_lease_that_is_lost_without_a_fault_is_found() -> None:
     lost = WORKER + "l 3.2 p.0-3 1400-0"
     assert found(told(worker=lost)) == {"leases lost without a fault": 1}
     assert found(told(worker=lost, faults=[Fault(0, "worker_stop", ["w.0"], began=1.0, ended=3.1, held=[])])) == {}
+
+
+def test_a_lease_that_ended_because_somebody_else_had_finished_is_as_it_should_be() -> None:
+    """A stopped worker may go on and finish what was claimed meanwhile: the claim ends with that."""
+    claimed = (
+        without(WORKER, "h 3.0", "b 3.0", "f 3.1")
+        + "\nh 9.0 p.0-3 1400-0 2\nx 9.4 p.0-3 1400-0 FailureError\nl 9.5 p.0-3 1400-0"
+    )
+    stopped = Fault(0, "worker_stop", ["v.0"], began=3.1, ended=9.1, held=["1400-0"])
+    begun = "h 3.0 p.0-3 1400-0 1\nb 3.0 p.0-3 1400-0\n"
+    assert found(told(worker=claimed, others={"v.0": begun + "f 9.2 p.0-3 1400-0"}, faults=[stopped])) == {}
+    late = begun + "f 9.6 p.0-3 1400-0"
+    assert found(told(worker=claimed, others={"v.0": late}, faults=[stopped])) == {"leases lost without a fault": 1}
 
 
 def test_draining_that_stops_for_want_of_memory_is_found() -> None:
