@@ -32,6 +32,7 @@ ENOUGH_SILENCE = 2 / 3
 AFTERMATH = 8.0
 # How long an event may lie prefetched before it is handed out, and a reply in the socket of a process that reads late.
 PREFETCHED = 1.5
+TAKEN_BACK = "settled while a failover was on"
 UNAVAILABLE = ("server_kill", "server_stop", "client_kill", "sentinel_failover", "primary_kill")
 # A squeeze of memory that is looked at, and how much of its beginning tells whether there was anything to drain.
 LONG_ENOUGH, AT_FIRST = 1.0, 0.1
@@ -95,7 +96,7 @@ class Duplicate:
         again: Who ran it next.
         at: When that was handed out.
         was: What had become of the run before by then: `running`, `finished`,
-            `cancelled` and given back, or `on its way` to its worker.
+            `cancelled` and given back, `settled while a failover was on`, or `on its way` to its worker.
         fault: Number of the fault that explains it; None if none does.
         kind: Of that fault.
     """
@@ -301,10 +302,17 @@ def _duplicates(story: Story, strikes: Strikes) -> Iterator[Duplicate]:
                 before.worker,
                 after.worker,
                 after.handed,
-                _state(before, after.handed),
+                TAKEN_BACK if _is_taken_back(before, fault) else _state(before, after.handed),
                 None if fault is None else fault.number,
                 "" if fault is None else fault.kind,
             )
+
+
+def _is_taken_back(before: Run, fault: Fault | None) -> bool:
+    """Tell whether a run was finished while a failover was on: its ack went to a server that is no primary any more."""
+    if fault is None or fault.kind not in FORGETTING or before.how != FINISHED:
+        return False
+    return fault.began - PREFETCHED <= before.ended <= (fault.ended or OPEN)
 
 
 def _state(run: Run, at: float) -> str:
@@ -341,7 +349,9 @@ def _overlap(fault: Fault, start: float, end: float) -> float:
 
 
 def _too_many_duplicates(story: Story, duplicates: Iterable[Duplicate]) -> Iterator[str]:
-    each = Counter((d.worker, d.fault) for d in duplicates if d.fault is not None)
+    # What a failover takes back was settled, not in hand: how much that is, depends on how long it lasts.
+    in_hand = (each for each in duplicates if each.fault is not None and each.was != TAKEN_BACK)
+    each = Counter((each.worker, each.fault) for each in in_hand)
     for (worker, fault), count in each.items():
         allowed = story.hands.get(worker.partition(".")[0], 0)
         if count > allowed:
@@ -487,6 +497,7 @@ def _figures(story: Story, verdict: Verdict, sent: set[str], acked: set[str], fi
             "runs that failed": sum(run.how == FAILED for run in runs),
             "runs that were cancelled": sum(run.how == CANCELLED for run in runs),
             "duplicates": len(verdict.duplicates),
+            "duplicates that a failover took back": sum(each.was == TAKEN_BACK for each in verdict.duplicates),
             "events finished twice": sum(
                 sum(run.how == FINISHED for run in each) > 1 for each in story.runs.values() if len(each) > 1
             ),

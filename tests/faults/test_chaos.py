@@ -54,7 +54,12 @@ def told(
 
 def found(story: Story) -> dict[str, int]:
     """Return how much each check has found, if anything."""
-    return {name: len(findings) for name, findings in check(story).violations.items() if findings}
+    return found_by(check(story))
+
+
+def found_by(verdict: Verdict) -> dict[str, int]:
+    """Return the same of a verdict."""
+    return {name: len(findings) for name, findings in verdict.violations.items() if findings}
 
 
 def without(journal: str, *lines: str) -> str:
@@ -187,6 +192,22 @@ def test_more_duplicates_than_a_worker_can_hold_are_found() -> None:
     again = "\n".join(f"h 4.5 p.0-{n} 1000-{n} 2\nf 4.6 p.0-{n} 1000-{n}" for n in numbers)
     kill = Fault(0, "worker_kill", ["w.0"], began=2.0, ended=3.0, held=[f"1000-{n}" for n in numbers])
     assert found(told(producer, first, others={"v.0": again}, faults=[kill])) == {"too many duplicates of one fault": 1}
+
+
+def test_what_a_failover_takes_back_was_settled_and_not_in_hand() -> None:
+    """Acks that reached only the old primary: bounded by what was finished meanwhile, not by what fits into hands."""
+    numbers = range(12)
+    producer = f"s 1.0 1 p.0 {','.join(map(str, numbers))} plain\na 1.1 1 {','.join(f'1000-{n}' for n in numbers)}"
+    first = "\n".join(f"h {1.2 + n / 100} p.0-{n} 1000-{n} 1\nf {2 + n / 10} p.0-{n} 1000-{n}" for n in numbers)
+    again = "\n".join(f"h {5.0 + n / 100} p.0-{n} 1000-{n} 2\nf 6.0 p.0-{n} 1000-{n}" for n in numbers)
+
+    def judged(ended: float) -> Verdict:
+        failover = Fault(4, "sentinel_failover", [EVERYBODY], began=1.9, ended=ended, hit=True)
+        return check(told(producer, first, others={"v.0": again}, faults=[failover]))
+
+    assert judged(4.0).passed
+    assert judged(4.0).figures["duplicates that a failover took back"] == 12
+    assert found_by(judged(1.95)) == {"too many duplicates of one fault": 1}
 
 
 def test_a_lease_that_is_lost_without_a_fault_is_found() -> None:
