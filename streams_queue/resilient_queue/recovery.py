@@ -8,6 +8,8 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import tenacity
+
 from streams_queue.breaker import Breaker, BreakerPolicy, Closed, allow, failure, success
 from streams_queue.errors import BackendError, BackendRejected
 from streams_queue.observer import Observers
@@ -22,6 +24,10 @@ _FULL_WAIT = 0.25
 def goes_local(error: BackendError) -> bool:
     """Tell whether an event may be held locally for this error: unreachable, no answer, or a refusal that passes."""
     return error.retryable or (isinstance(error, BackendRejected) and error.passing)
+
+
+def _passes(error: BaseException) -> bool:
+    return isinstance(error, BackendError) and goes_local(error)
 
 
 @dataclass(slots=True)
@@ -126,10 +132,13 @@ class Recovery:
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
+        # The first error may be that of an attempt that began before the server was back: others share it.
+        persistently = tenacity.AsyncRetrying(
+            retry=tenacity.retry_if_exception(_passes), wait=tenacity.wait_random_exponential(0.02, max=0.25)
+        )
         try:
             async with asyncio.timeout(seconds):
-                while not self._holding.is_empty() and await self._step():
-                    pass
+                await persistently(self._move_the_rest)
         except (TimeoutError, BackendError) as error:
             logger.debug("Not everything could be moved before the end (%s)", error)
         except Exception:
@@ -152,6 +161,11 @@ class Recovery:
                 self._breaker = success(self._breaker)
                 if not goes_on:
                     await asyncio.sleep(_FULL_WAIT)
+
+    async def _move_the_rest(self) -> None:
+        """Move everything, or as much as the server has room for."""
+        while not self._holding.is_empty() and await self._step():
+            pass
 
     async def _step(self) -> bool:
         """Move some events, or ask the server if there are none; False if it has no room for the next one."""

@@ -746,10 +746,24 @@ async def test_cleanup_moves_what_is_held_and_in_hand(make: Make, server: FlakyS
     assert await queue.dequeue() is None
 
 
+async def test_cleanup_tries_more_than_once(make: Make, server: FlakyServer) -> None:
+    """The server comes back while cleanup is under way: the first attempt, begun before that, fails."""
+    queue = make(PATIENT)
+    server.fail(BackendUnavailable())
+    await queue.enqueue_many(events(3))
+    tries = server.tries
+    ending = asyncio.create_task(queue.cleanup())
+    await wait_until(lambda: server.tries > tries)
+    server.heal()
+    await ending
+    assert server.sent == [[0, 1, 2]]
+
+
 async def test_cleanup_says_how_many_events_die(
-    make: Make, server: FlakyServer, caplog: pytest.LogCaptureFixture
+    make: Make, server: FlakyServer, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The server cannot be reached: an error, with the number."""
+    monkeypatch.setattr("streams_queue.resilient_queue.queue._DRAIN_AT_CLEANUP", 0.05)
     queue = make(PATIENT)
     server.fail(BackendUnavailable())
     await queue.enqueue_many(events(3))
