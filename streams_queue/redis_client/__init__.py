@@ -10,22 +10,26 @@ from __future__ import annotations
 from streams_queue.redis_client.clients import endpoint_from_client
 from streams_queue.redis_client.endpoint import Endpoint
 from streams_queue.redis_client.link import Link
+from streams_queue.redis_client.patience import expire_in
 from streams_queue.redis_client.refusals import from_reply, passes, worth_retrying
-from streams_queue.redis_client.scripts import Script, call, script
+from streams_queue.redis_client.scripts import Script, call, script, with_source
 from streams_queue.redis_client.urls import endpoint_from_url
-from streams_queue.redis_client.wire import Argument, Command
+from streams_queue.redis_client.wire import Argument, Command, Reply
 
 __all__ = [
     "Argument",
     "Command",
     "Endpoint",
     "Link",
+    "Reply",
     "Script",
     "call",
     "endpoint_from_client",
     "endpoint_from_url",
+    "expire_in",
     "from_reply",
     "passes",
     "script",
+    "with_source",
     "worth_retrying",
 ]

@@ -3,136 +3,133 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
-from redis import exceptions as redis_errors
-
 from streams_queue.errors import BackendError, BackendRejected, BackendTimeout, BackendUnavailable
 from streams_queue.redis_client.endpoint import Endpoint
-from streams_queue.redis_client.patience import Patience
-from streams_queue.redis_client.refusals import from_reply, is_elsewhere, is_refusal
-from streams_queue.redis_client.scripts import Script, call
-from streams_queue.redis_client.wire import Argument, Command, drop, packed
-
-# What a write raises on a connection that the other end has reset: uvloop a RuntimeError; the transports of CPython
-# 3.12 and of the first 3.13 stumble over their own None.
-_WRITE_FAILURES = (OSError, RuntimeError, AttributeError, redis_errors.RedisError)
+from streams_queue.redis_client.patience import Patience, expire_in
+from streams_queue.redis_client.refusals import is_elsewhere
+from streams_queue.redis_client.scripts import Script, call, with_source
+from streams_queue.redis_client.wire import Argument, Command, Reply, Wire, packed, wire_over
 
 
 class Link:
     """One connection for one duty, opened when first used and again after it broke.
 
-    Calls take turns. A call that is cancelled, or whose reply does not come in time, closes the connection: its reply
-    would otherwise be read as the next call's.
+    Calls do not wait for each other: the server answers in the order in which it was asked. A call that is cancelled
+    leaves its reply to be dropped; one whose reply does not come in time closes the connection, for all.
     """
 
     def __init__(self, endpoint: Endpoint) -> None:
         self._endpoint = endpoint
-        self._connection: Any = None
+        self._wire: Wire | None = None
         self._epoch = -1
-        self._turn = asyncio.Lock()
+        self._connecting = asyncio.Lock()
+        self._sent: deque[Reply] = deque()
 
     @property
     def is_open(self) -> bool:
         """Whether the link has a connection that the next call uses, as far as it knows."""
-        return self._connection is not None and self._epoch == self._endpoint.epoch
+        return self._wire is not None and not self._wire.is_broken and self._epoch == self._endpoint.epoch
+
+    @property
+    def is_broken(self) -> bool:
+        """Whether the other end has closed the connection, and no call has noticed yet."""
+        return self._wire is not None and self._wire.is_broken
 
     async def call(self, *commands: Command, timeout: float) -> list[Any]:
         """Send commands in one go and return their replies, error replies as BackendError objects among them.
 
         Raises:
-            BackendUnavailable: No connection, or no turn, within `timeout` seconds; nothing was sent.
+            BackendUnavailable: No connection within `timeout` seconds; nothing was sent.
             BackendTimeout: The connection broke, or the replies did not come, after something was sent.
             BackendRejected: The server refused the connection (wrong password, too many clients, still loading).
         """
-        has_turn = sent = False
-        try:
-            async with Patience(timeout), self._turn:
-                has_turn = True
-                connection = await self._connected()
-                sent = True
-                await self._write(connection, commands)
-                return [await self._reply() for _ in commands]
-        except TimeoutError as error:
-            if sent:
-                raise BackendTimeout(f"no reply within {timeout:g} s") from error
-            if has_turn:
-                raise self._too_slow(timeout) from error
-            raise BackendUnavailable(f"no answer to earlier requests within {timeout:g} s") from error
+        replies = self.post(*commands) if self.is_open else await self._open_and_post(commands, timeout)
+        return [await self.reply(each, timeout=timeout) for each in replies]
 
     async def run(self, wanted: Script, keys: Sequence[str], args: Sequence[Argument] = (), *, timeout: float) -> Any:
         """Run a script and return its reply. Raises as `call`, and the script's own error reply."""
-        (reply,) = await self.call(call(wanted, keys, args), timeout=timeout)
+        return await self.run_command(wanted, call(wanted, keys, args), timeout=timeout)
+
+    async def run_command(self, wanted: Script, command: Command, *, timeout: float) -> Any:
+        """Send what `call` made of a script, again with its source if the server does not know it; as `run`."""
+        (reply,) = await self.call(command, timeout=timeout)
         if isinstance(reply, BackendRejected) and reply.code == "NOSCRIPT":
-            (reply,) = await self.call(call(wanted, keys, args, by_source=True), timeout=timeout)
+            (reply,) = await self.call(with_source(wanted, command), timeout=timeout)
         if isinstance(reply, BackendError):
             raise reply
         return reply
 
     async def send(self, *commands: Command, timeout: float) -> None:
         """Send commands without waiting for replies; each one is fetched with `receive`. For a link with one user."""
-        sent = False
-        try:
-            async with Patience(timeout):
-                connection = await self._connected()
-                sent = True
-                await self._write(connection, commands)
-        except TimeoutError as error:
-            if sent:
-                raise BackendTimeout(f"the server took no command within {timeout:g} s") from error
-            raise self._too_slow(timeout) from error
+        self._sent = deque(self.post(*commands) if self.is_open else await self._open_and_post(commands, timeout))
 
     async def receive(self, *, timeout: float) -> Any:
         """Return the next reply; an error reply is returned as a BackendError, not raised."""
-        try:
-            async with Patience(timeout):
-                return await self._reply()
-        except TimeoutError as error:
-            raise BackendTimeout(f"no reply within {timeout:g} s") from error
+        return await self.reply(self._sent.popleft(), timeout=timeout)
 
-    def _too_slow(self, timeout: float) -> BackendUnavailable:
-        return BackendUnavailable(f"cannot connect to {self._endpoint.name}: no answer within {timeout:g} s")
+    def post(self, *commands: Command) -> list[Reply]:
+        """Send commands on the open connection, without waiting; their replies are fetched with `reply`.
 
-    async def _write(self, connection: Any, commands: Sequence[Command]) -> None:
+        Raises:
+            BackendUnavailable: There is no open connection; nothing was sent.
+            BackendTimeout: It broke meanwhile; part of it may have been sent.
+        """
+        if self._wire is None:
+            raise BackendUnavailable
+        return self._wire.write(packed(commands), len(commands))
+
+    async def reply(self, reply: Reply, *, timeout: float) -> Any:
+        """Wait for the reply to a command that was sent; an error reply is returned, not raised.
+
+        Raises:
+            BackendTimeout: The connection broke, or the reply did not come within `timeout` seconds; all who wait for
+                one on this connection are told, since the server is not there.
+        """
+        wire = self._wire
+        if not reply.done():
+            timer = expire_in(timeout, reply)
+            try:
+                await reply
+            except BackendTimeout:
+                await self._leave(wire)
+                raise
+            finally:
+                timer.cancel()
+        answer = reply.result()
+        if isinstance(answer, BackendRejected) and is_elsewhere(answer):
+            self._endpoint.doubt(self._epoch)
+            await self._leave(wire)
+        return answer
+
+    async def _open_and_post(self, commands: Sequence[Command], timeout: float) -> list[Reply]:
         data = packed(commands)
         try:
-            await connection.send_packed_command(data, check_health=False)
-        except _WRITE_FAILURES as error:
-            await self.close()
-            raise BackendTimeout(f"the connection broke while a command was sent: {type(error).__name__}") from error
-        except BaseException:
-            await self.close()
-            raise
+            async with Patience(timeout):
+                wire = await self._connected()
+        except TimeoutError as error:
+            raise BackendUnavailable(
+                f"cannot connect to {self._endpoint.name}: no answer within {timeout:g} s"
+            ) from error
+        return wire.write(data, len(commands))
 
-    async def _reply(self) -> Any:
-        if self._connection is None:
-            raise BackendTimeout("the connection was closed before the reply came")
-        try:
-            return await self._connection.read_response()
-        except redis_errors.ResponseError as error:
-            refusal = from_reply(error)
-            if is_elsewhere(refusal):
-                self._endpoint.doubt(self._epoch)
+    async def _connected(self) -> Wire:
+        async with self._connecting:
+            if self._wire is None or not self.is_open:
                 await self.close()
-            return refusal
-        except (OSError, redis_errors.RedisError) as error:
-            await self.close()
-            if is_refusal(error):
-                return from_reply(error)
-            raise BackendTimeout(f"the connection broke before the reply came: {type(error).__name__}") from error
-        except BaseException:
-            await self.close()
-            raise
+                connection, self._epoch = await self._endpoint.connect()
+                self._wire = wire_over(connection)
+            return self._wire
 
     async def close(self) -> None:
         """Drop the connection without waiting; the next call opens a new one."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            await drop(connection)
+        await self._leave(self._wire)
 
-    async def _connected(self) -> Any:
-        if not self.is_open:
-            await self.close()
-            self._connection, self._epoch = await self._endpoint.connect()
-        return self._connection
+    async def _leave(self, wire: Wire | None) -> None:
+        if wire is not None and wire is self._wire:
+            self._wire = None
+        if wire is not None:
+            await wire.close()

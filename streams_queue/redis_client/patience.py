@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+from streams_queue.errors import BackendTimeout
+
 _LATE = 0.1
 _SECOND_CHANCE = 0.25
 
@@ -32,4 +34,24 @@ class Patience:
 
     def _expire(self, deadline: float) -> None:
         now = asyncio.get_running_loop().time()
-        self._scope.reschedule(now + (_SECOND_CHANCE if now - deadline > _LATE else 0.0))
+        self._scope.reschedule(now + _more_time(deadline, now))
+
+
+def expire_in(seconds: float, reply: asyncio.Future[Any]) -> asyncio.TimerHandle:
+    """Let a reply that has not come after so many seconds raise BackendTimeout; as patient as Patience, and cheaper."""
+    loop = asyncio.get_running_loop()
+    return loop.call_later(seconds, _expire, loop, reply, loop.time() + seconds, seconds)
+
+
+def _expire(loop: asyncio.AbstractEventLoop, reply: asyncio.Future[Any], deadline: float, seconds: float) -> None:
+    if reply.done():
+        return
+    now = loop.time()
+    if more := _more_time(deadline, now):
+        loop.call_later(more, _expire, loop, reply, now + more, seconds)
+    else:
+        reply.set_exception(BackendTimeout(f"no reply within {seconds:g} s"))
+
+
+def _more_time(deadline: float, now: float) -> float:
+    return _SECOND_CHANCE if now - deadline > _LATE else 0.0

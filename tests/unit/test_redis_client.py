@@ -23,6 +23,7 @@ from streams_queue.redis_client import (
     endpoint_from_url,
     from_reply,
     script,
+    with_source,
     worth_retrying,
 )
 from streams_queue.redis_client.endpoint import Server
@@ -150,15 +151,19 @@ def test_what_was_lost_on_the_way_is_worth_another_try() -> None:
     "name", sorted(each.name[:-4] for each in (resources.files("streams_queue") / "lua").iterdir() if each.is_file())
 )
 def test_every_script_loads_with_what_it_includes(name: str) -> None:
-    """Its fragments come before it, in the order of its first line; the digest is that of the whole."""
+    """Its fragments stand where they are named, in that order; the digest is that of the whole."""
     folder = resources.files("streams_queue") / "lua"
-    own = (folder / f"{name}.lua").read_text("utf-8")
-    first = own.splitlines()[0]
-    included = first.removeprefix("--!include ").split() if first.startswith("--!include ") else []
+    expected = ""
+    for line in (folder / f"{name}.lua").read_text("utf-8").splitlines(keepends=True):
+        mark, _, named = line.strip().partition("--!include ")
+        fragments = [] if mark or not named else named.split()
+        texts = [(folder / "shared" / f"{each}.lua").read_text("utf-8") for each in fragments]
+        expected += "".join(texts) if fragments else line
 
     loaded = script(name)
 
-    assert loaded.source == "".join((folder / "shared" / f"{each}.lua").read_text("utf-8") for each in included) + own
+    assert loaded.source == expected
+    assert "--!include" not in loaded.source
     assert loaded.sha == hashlib.sha1(loaded.source.encode()).hexdigest()
     assert loaded.name == name
     assert script(name) is loaded
@@ -179,7 +184,7 @@ def test_a_script_is_called_by_digest_and_once_by_source() -> None:
     """Keys are counted, so that a cluster knows them from arguments."""
     leave = script("leave")
     assert call(leave, ["k1", "k2"], ["g", 5, b"\xff"]) == ("EVALSHA", leave.sha, 2, "k1", "k2", "g", 5, b"\xff")
-    assert call(leave, ["k1"], by_source=True) == ("EVAL", leave.source, 1, "k1")
+    assert with_source(leave, call(leave, ["k1"])) == ("EVAL", leave.source, 1, "k1")
 
 
 # --- endpoints ---
