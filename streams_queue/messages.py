@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+import msgspec
+
 Payload = dict[str, Any]
 
 
@@ -20,8 +22,7 @@ class ReceiptStatus(StrEnum):
     CLOSED = "closed"
 
 
-@dataclass(frozen=True, slots=True)
-class Receipt:
+class Receipt(msgspec.Struct, frozen=True, gc=False):
     """The answer to one enqueued event.
 
     Attributes:
@@ -38,11 +39,10 @@ class Receipt:
     @property
     def held(self) -> bool:
         """Whether the queue holds the event, through this call or an earlier one: what `enqueue` returns."""
-        return self.status in (ReceiptStatus.ACCEPTED, ReceiptStatus.DUPLICATE)
+        return self.status is ReceiptStatus.ACCEPTED or self.status is ReceiptStatus.DUPLICATE
 
 
-@dataclass(eq=False, slots=True, weakref_slot=True)
-class Delivery:
+class Delivery(msgspec.Struct, eq=False, weakref=True):
     """One handing-out of an event, to be settled exactly once with ack, nack, release or dead_letter.
 
     Attributes:
@@ -60,10 +60,14 @@ class Delivery:
     event_id: str
     entry_id: str
     deliveries: int
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = {}
     enqueued_at: float = 0.0
     lease_lost: bool = False
-    handle: Any = field(default=None, repr=False)
+    handle: Any = None
+
+    def __repr__(self) -> str:
+        """Name the event; a payload belongs in no log."""
+        return f"Delivery({self.event_id!r}, entry_id={self.entry_id!r}, deliveries={self.deliveries})"
 
 
 @dataclass(frozen=True, slots=True)

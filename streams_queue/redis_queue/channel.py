@@ -59,6 +59,11 @@ class Channel:
         """Return a fresh backoff for one sequence of attempts."""
         return Backoff(self._backoff_cap)
 
+    @property
+    def is_open(self) -> bool:
+        """Whether the queue is known to exist on the server and to be ours to share."""
+        return self._is_open
+
     async def open(self, *, deadline: float | None = None) -> None:
         """Make sure that the queue exists on the server and is ours to share; again after every outage.
 
@@ -72,6 +77,11 @@ class Channel:
             BackendRejected: The server refuses.
             StateError: The keys belong to a newer release, or the stream has another group.
         """
+        for link in self._links():
+            if link.is_broken:
+                # The server went away while nobody asked it anything: it may have come back without the queue.
+                self._is_open = False
+                await link.close()
         if self._is_open:
             return
         if self._opening is None:
@@ -157,8 +167,11 @@ class Channel:
         """Close all links."""
         if self._opening is not None:
             self._opening.cancel()
-        for link in (self.requests, self.reader, self.producer):
+        for link in self._links():
             await link.close()
+
+    def _links(self) -> tuple[Link, Link, Link]:
+        return self.requests, self.reader, self.producer
 
     def _report_state_lost(self, held: int) -> None:
         detail = (

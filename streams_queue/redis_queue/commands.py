@@ -12,7 +12,7 @@ from typing import Any
 from streams_queue.config import Settings
 from streams_queue.errors import BackendError
 from streams_queue.keys import QueueKeys
-from streams_queue.redis_client import Argument, Command, Link, call, from_reply, script
+from streams_queue.redis_client import Argument, Command, Link, call, from_reply, script, with_source
 
 # The layout of keys and fields that this release reads and writes.
 SCHEMA = 1
@@ -47,7 +47,7 @@ class Opened:
     paused: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class BatchReply:
     """What became of a batch: see lua/enqueue.lua for `status` and `results`."""
 
@@ -118,6 +118,7 @@ class StreamCommands:
         self._owner: tuple[str, str] = (settings.group, consumer)
         self._dead_limits: tuple[Argument, ...] = (settings.dead_letter.max_size, settings.dead_letter.when_full)
         self._max_delay_ms = milliseconds(settings.retry_policy.max_delay)
+        self._dedup_ttl_ms = milliseconds(settings.dedup_window * (DEDUP_BUCKETS + 2) / DEDUP_BUCKETS)
 
     # --- opening and leaving ---
 
@@ -146,38 +147,65 @@ class StreamCommands:
 
     # --- producing ---
 
-    async def enqueue(
+    def enqueue_command(
         self,
-        link: Link,
         *,
         producer_id: str,
         sequence: int,
+        settled: int,
         max_size: int,
         specials: str,
         bucket: int | None,
         events: Sequence[Argument],
-        timeout: float,
         counts_rejected: bool = True,
-    ) -> BatchReply:
-        """Send one batch. `events` are id, payload, meta in turn; `bucket` is given if any of them is deduplicated."""
+    ) -> Command:
+        """Return the command that writes one batch.
+
+        Args:
+            producer_id: Whose batch it is.
+            sequence: Its number.
+            settled: The last batch of the same producer that is known to be written, or will never be; those between
+                it and this one have to be there.
+            max_size: How many events the queue may hold.
+            specials: What lua/enqueue.lua is to know of delays and event ids.
+            bucket: For the ids, given if any event is deduplicated.
+            events: Id, payload and meta in turn.
+            counts_rejected: Whether what has no room is counted as rejected.
+        """
         names = self.keys
         keys = [names.stream, names.delayed, names.dead, names.stats, names.producer(producer_id)]
         if bucket is not None:
             keys += [names.dedup(bucket + offset) for offset in _AROUND]
-        dedup_ttl_ms = milliseconds(self._settings.dedup_window * (DEDUP_BUCKETS + 2) / DEDUP_BUCKETS)
-        head: tuple[Argument, ...] = (
-            self._settings.group,
-            producer_id,
-            sequence,
-            max_size,
-            _WAITS if self._settings.overflow == "reject" and not counts_rejected else self._settings.overflow,
-            PRODUCER_TTL_MS,
-            dedup_ttl_ms,
-            *self._dead_limits,
-            specials,
+        overflow = self._settings.overflow
+        return call(
+            script("enqueue"),
+            keys,
+            (
+                self._settings.group,
+                producer_id,
+                sequence,
+                settled,
+                max_size,
+                _WAITS if overflow == "reject" and not counts_rejected else overflow,
+                PRODUCER_TTL_MS,
+                self._dedup_ttl_ms,
+                *self._dead_limits,
+                specials,
+                *events,
+            ),
         )
-        status, held, words, stored = await link.run(script("enqueue"), keys, (*head, *events), timeout=timeout)
+
+    @staticmethod
+    def enqueue_reply(reply: Any) -> BatchReply:
+        """Return what became of a batch. Raises the error that a reply is."""
+        if isinstance(reply, BackendError):
+            raise reply
+        status, held, words, stored = reply
         return BatchReply(status.decode(), held, words.decode().split(), stored)
+
+    async def enqueue(self, link: Link, command: Command, *, timeout: float) -> BatchReply:
+        """Send one batch. Redis: 1 round trip."""
+        return self.enqueue_reply(await link.run_command(script("enqueue"), command, timeout=timeout))
 
     # --- consuming ---
 
@@ -194,7 +222,8 @@ class StreamCommands:
     def ack(self, entry_ids: Sequence[str], *, by_source: bool) -> Command:
         """Return the command that acknowledges and deletes at most 1000 entries."""
         keys = (self.keys.stream, self.keys.stats)
-        return call(script("ack"), keys, (self._settings.group, *entry_ids), by_source=by_source)
+        command = call(script("ack"), keys, (self._settings.group, *entry_ids))
+        return with_source(script("ack"), command) if by_source else command
 
     async def ack_now(self, link: Link, entry_ids: Sequence[str]) -> None:
         """Acknowledge and delete at most 1000 entries. Redis: 1 round trip."""

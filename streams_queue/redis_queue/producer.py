@@ -1,8 +1,9 @@
-"""Enqueueing: calls join the batch that is forming while one is on its way; every batch is written once.
+"""Enqueueing: calls join the batch that is forming while others are on their way; every batch is written once.
 
-A producer has an id and numbers its batches. The server keeps the last number and its reply, so that a batch may be
-sent again after a lost reply, and one that comes late is refused. One batch is outstanding at a time.
-See docs/decisions/0004-idempotent-producer.md.
+A producer has an id and numbers its batches. The server keeps the last numbers and their replies, so that a batch may
+be sent again after a lost reply, and one that comes late is refused. While all is well a few batches are outstanding at
+a time, sent without a task; the server writes none whose predecessor it has not. At the first failure a task sends what
+is unanswered again, one after the other and in order. See docs/decisions/0004-idempotent-producer.md.
 """
 
 from __future__ import annotations
@@ -14,6 +15,9 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+
+import msgspec
 
 from streams_queue.config import Settings
 from streams_queue.errors import (
@@ -27,16 +31,21 @@ from streams_queue.errors import (
 )
 from streams_queue.messages import Receipt, ReceiptStatus
 from streams_queue.observer import Observers
-from streams_queue.redis_client import Argument, worth_retrying
+from streams_queue.redis_client import Argument, Command, Reply, expire_in, worth_retrying
 from streams_queue.redis_queue.channel import Channel
 from streams_queue.redis_queue.commands import DEDUP_BUCKETS, PRODUCER_TTL_MS, BatchReply, milliseconds
 from streams_queue.redis_queue.durability import Durability, Level
 from streams_queue.redis_queue.entries import digest
+from streams_queue.redis_queue.size import LocalSize
 
 logger = logging.getLogger(__name__)
 
 MAX_BATCH_EVENTS = 500
 MAX_BATCH_BYTES = 4 * 1024 * 1024
+# So many batches are on their way at a time, beyond the first one only if they have so many events: the server is busy
+# with one while the next is packed, and still has few to look at.
+WINDOW = 4
+_WORTH_SENDING = 32
 _STATUS = {
     "D": ReceiptStatus.DUPLICATE,
     "F": ReceiptStatus.FULL,
@@ -44,6 +53,8 @@ _STATUS = {
     "L": ReceiptStatus.ACCEPTED,
 }
 _REFUSED = ("F", "P")
+_NOT_TAKEN = ("D", *_REFUSED)
+_LATER = "L"
 # Waits for a level are cut into such pieces, in seconds: after each one, replicas that have left no longer count.
 _LONGEST_WAIT = 0.25
 _SHORTEST_WAIT = 0.01
@@ -53,8 +64,7 @@ class ForgottenBatchError(StateError):
     """The server can no longer tell what became of the batch."""
 
 
-@dataclass(frozen=True, slots=True)
-class NewEvent:
+class NewEvent(msgspec.Struct, frozen=True, gc=False):
     """An event on its way in, encoded.
 
     Attributes:
@@ -79,11 +89,8 @@ class _Call:
     events: Sequence[NewEvent]
     deadline: float
     reply: asyncio.Future[list[Receipt]]
+    size_bytes: int = 0
     positions: range = range(0)
-    size_bytes: int = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.size_bytes = sum(len(event.payload) for event in self.events)
 
 
 @dataclass(eq=False, slots=True)
@@ -95,18 +102,22 @@ class Batch:
         is_moved: Whether it was accepted elsewhere before: what has no room is sent again, and not counted as rejected.
         answer: What the server last said of it, while it is not known to be as durable as asked for.
         missing: What was missing to that when it was last looked at.
-        size: How many events it holds.
+        calls: Who waits for it.
+        settled: The last batch of which nobody waits for an answer any more; those between it and this one are on their
+            way, and this one is written only after them. None: there are none.
     """
 
     producer_id: str
     sequence: int
     bucket: int | None
-    events: list[NewEvent]
+    events: Sequence[NewEvent]
     max_size: int
     maybe_written: bool = False
     is_moved: bool = False
     answer: BatchReply | None = None
     missing: str = "it was not known how far the batch had got"
+    calls: list[_Call] = field(default_factory=list)
+    settled: int | None = None
 
     @property
     def size(self) -> int:
@@ -117,10 +128,12 @@ class Batch:
     def specials(self) -> str:
         """The delays and digests of those events that have one, for lua/enqueue.lua."""
         return "".join(
-            f"{index},{milliseconds(event.delay) if event.delay else ''},"
-            f"{digest(event.event_id) if event.deduplicated else ''};"
-            for index, event in enumerate(self.events, 1)
-            if event.delay or event.deduplicated
+            [
+                f"{index},{milliseconds(event.delay) if event.delay else ''},"
+                f"{digest(event.event_id) if event.deduplicated else ''};"
+                for index, event in enumerate(self.events, 1)
+                if event.delay or event.deduplicated
+            ]
         )
 
     def arguments(self) -> list[Argument]:
@@ -129,34 +142,44 @@ class Batch:
 
     def receipts(self, results: Sequence[str]) -> list[Receipt]:
         """Return one receipt per event for the script's words."""
-        return [_receipt(event.event_id, word) for event, word in zip(self.events, results, strict=True)]
-
-
-def _receipt(event_id: str, word: str) -> Receipt:
-    status = _STATUS.get(word)
-    if status is None:
-        return Receipt(ReceiptStatus.ACCEPTED, event_id, word)
-    return Receipt(status, event_id)
+        accepted, other = ReceiptStatus.ACCEPTED, _STATUS
+        return [
+            Receipt(other[word], event.event_id) if word in other else Receipt(accepted, event.event_id, word)
+            for event, word in zip(self.events, results, strict=True)
+        ]
 
 
 class Producer:
     """Writes events for one session.
 
     Attributes:
-        id: Under which the server keeps the last batch; never crosses a fork.
+        id: Under which the server keeps the last batches; never crosses a fork.
         keep_unresolved: Whether a batch whose fate stays unknown is kept, to be sent again verbatim with `resolve`.
     """
 
     def __init__(
-        self, channel: Channel, observers: Observers, settings: Settings, *, attempt_timeout: float, level: Level | None
+        self,
+        channel: Channel,
+        observers: Observers,
+        settings: Settings,
+        *,
+        size: LocalSize,
+        attempt_timeout: float,
+        level: Level | None,
     ) -> None:
         self._channel = channel
         self._observers = observers
+        self._size = size
         self._bucket_width = max(settings.dedup_window, 0.001) / DEDUP_BUCKETS
         self._attempt_timeout = attempt_timeout
         self._enqueue_timeout = settings.enqueue_timeout
         self._durability = Durability(channel.producer, level, timeout=attempt_timeout) if level else None
         self._forming: deque[_Call] = deque()
+        self._forming_events = 0
+        self._on_the_way: deque[Batch] = deque()
+        self._is_crowded = False
+        self._later: asyncio.Handle | None = None
+        self._refused = 0
         self._sender: asyncio.Task[None] | None = None
         self._closed = False
         self.keep_unresolved = False
@@ -171,8 +194,8 @@ class Producer:
         self._confirmed_at = time.monotonic()
         self._confirmed_counts: deque[tuple[int, int]] = deque(maxlen=1000)
 
-    async def add(self, events: Sequence[NewEvent], deadline: float) -> list[Receipt]:
-        """Write events, in order, together with those of other callers.
+    def add(self, events: Sequence[NewEvent], deadline: float) -> asyncio.Future[list[Receipt]]:
+        """Write events, in order, together with those of other callers; what is returned gets their receipts.
 
         Args:
             events: One piece of `in_batches`.
@@ -189,11 +212,12 @@ class Producer:
         """
         if self._closed:
             raise QueueClosed
-        call = _Call(events, deadline, asyncio.get_running_loop().create_future())
+        size_bytes = sum([len(event.payload) for event in events])
+        call = _Call(events, deadline, asyncio.get_running_loop().create_future(), size_bytes)
         self._forming.append(call)
-        if self._sender is None:
-            self._sender = asyncio.create_task(self._send_all(), name="streams_queue.producer")
-        return await call.reply
+        self._forming_events += len(events)
+        self._go_on()
+        return call.reply
 
     async def resolve(self, batch: Batch) -> list[Receipt]:
         """Send a batch of unknown fate again, verbatim; return what became of its events, then or now.
@@ -210,39 +234,164 @@ class Producer:
             reply = await self._send(batch, loop.time() + self._attempt_timeout)
         else:
             # One caller for all events; it learns here, and not through its future, that they are in the queue.
-            call = _Call(batch.events, loop.time() + self._enqueue_timeout, loop.create_future(), range(batch.size))
-            reply = await self._send_durably(self._durability, batch, [call])
+            deadline = loop.time() + self._enqueue_timeout
+            call = _Call(batch.events, deadline, loop.create_future(), positions=range(batch.size))
+            batch.calls = [call]
+            reply = await self._send_durably(self._durability, batch)
             if call.reply.done():
-                return call.reply.result()
+                return self._resolved(call.reply.result())
         if not _is_answer(reply):
             raise ForgottenBatchError(
                 f"batch {batch.sequence} of producer {batch.producer_id} cannot be resolved: {reply.status}"
             )
-        return batch.receipts(reply.results)
+        return self._resolved(batch.receipts(reply.results))
+
+    def _resolved(self, receipts: list[Receipt]) -> list[Receipt]:
+        self._size.add(sum([receipt.entry_id is not None for receipt in receipts]))
+        return receipts
 
     async def finish(self, timeout: float) -> None:
         """Take no more events; wait up to `timeout` seconds until those that were taken are written."""
         self._closed = True
-        if self._sender is not None:
-            await asyncio.wait([self._sender], timeout=timeout)
+        if waiting := [call.reply for call in self._calls() if not call.reply.done()]:
+            await asyncio.wait(waiting, timeout=timeout)
 
     def close(self) -> None:
         """Stop at once. Callers that still wait learn that the outcome is unknown."""
         self._closed = True
         if self._sender is not None:
             self._sender.cancel()
+        self._forsake()
 
-    # --- the sender: one task while there is something to send ---
+    def _calls(self) -> list[_Call]:
+        return [*(call for batch in self._on_the_way for call in batch.calls), *self._forming]
+
+    def _forsake(self) -> None:
+        _fail(self._calls(), BackendTimeout)
+        self._on_the_way.clear()
+        self._forming.clear()
+        self._forming_events = 0
+
+    # --- while all is well: batches go out as soon as it is worth it, and each reply settles one ---
+
+    def _go_on(self) -> None:
+        """Send what has formed, if it is time to."""
+        if self._sender is not None or self._refused or (self._on_the_way and self._forming_events < _WORTH_SENDING):
+            return
+        if self._may_post():
+            if self._on_the_way or not self._is_crowded or self._forming_events >= _WORTH_SENDING:
+                self._post_ripe()
+            elif self._forming and self._later is None:
+                # Others that wait for their turn in the event loop are about to come, too.
+                self._later = asyncio.get_running_loop().call_soon(self._post_what_came)
+        elif self._forming and not self._on_the_way:
+            self._send_by_task()
+
+    def _post_what_came(self) -> None:
+        self._later = None
+        if self._sender is None and not self._refused and self._may_post():
+            self._post_ripe()
+        else:
+            self._go_on()
+
+    def _post_ripe(self) -> None:
+        while self._forming and self._is_time():
+            self._post()
+
+    def _may_post(self) -> bool:
+        return self._durability is None and self._channel.is_open and self._channel.producer.is_open
+
+    def _is_time(self) -> bool:
+        """Whether the server is idle, or there is enough to send ahead of its replies and room on the way."""
+        if not self._on_the_way:
+            return True
+        # What is kept when its fate is unknown is one batch.
+        window = 1 if self.keep_unresolved else WINDOW
+        return len(self._on_the_way) < window and self._forming_events >= _WORTH_SENDING
+
+    def _post(self) -> None:
+        calls = self._next_calls()
+        if not calls:
+            return
+        batch = self._make_batch(calls)
+        if self._on_the_way:
+            batch.settled = self._on_the_way[0].sequence - 1
+        self._on_the_way.append(batch)
+        self._is_crowded = len(calls) > 1
+        left = _first_deadline(calls) - asyncio.get_running_loop().time()
+        try:
+            (reply,) = self._channel.producer.post(self._command(batch))
+        except BackendError as error:
+            self._in_doubt(error)
+            return
+        timer = expire_in(max(0.01, min(self._attempt_timeout, left)), reply)
+        reply.add_done_callback(partial(self._replied, batch, timer))
+
+    def _replied(self, batch: Batch, timer: asyncio.TimerHandle, reply: Reply) -> None:
+        timer.cancel()
+        if self._sender is not None or batch not in self._on_the_way:
+            return
+        try:
+            answer = self._channel.commands.enqueue_reply(reply.result())
+        except BackendRejected:
+            self._was_refused()
+            return
+        except BackendError as error:
+            self._in_doubt(error)
+            return
+        if answer.status == "gap":
+            self._was_refused()
+        elif batch is not self._on_the_way[0] or not _is_answer(answer):
+            self._in_doubt(None)
+        else:
+            self._on_the_way.popleft()
+            self._heard()
+            self._settle(batch, answer)
+            self._go_on()
+
+    def _was_refused(self) -> None:
+        """A batch was not written, so neither are those after it: when all have said so, a task sends them anew."""
+        self._refused += 1
+        if self._refused == len(self._on_the_way):
+            self._forming.extendleft(reversed([call for batch in self._on_the_way for call in batch.calls]))
+            self._forming_events = sum(len(call.events) for call in self._forming)
+            self._on_the_way.clear()
+            self._send_by_task()
+
+    def _in_doubt(self, error: BackendError | None) -> None:
+        """What is on the way may have been written or not: a task sends it again, verbatim."""
+        for batch in self._on_the_way:
+            batch.maybe_written = True
+        if error is not None:
+            self._channel.failed(error)
+        self._send_by_task()
+
+    # --- at the beginning, in trouble and for a durability level: one task, one batch after the other ---
+
+    def _send_by_task(self) -> None:
+        self._sender = asyncio.create_task(self._send_all(), name="streams_queue.producer")
 
     async def _send_all(self) -> None:
         calls: list[_Call] = []
         try:
+            if self._on_the_way:
+                # A connection that owes an answer is not asked again.
+                await self._channel.producer.close()
+            while self._on_the_way:
+                self._on_the_way[0].settled = None
+                await self._deliver(self._on_the_way[0])
+                self._on_the_way.popleft()
             while calls := self._next_calls():
-                await self._deliver(calls)
+                await self._deliver(self._make_batch(calls))
+                if self._may_post():
+                    break
+        except BaseException:
+            _fail(calls, BackendTimeout)
+            self._forsake()
+            raise
         finally:
-            self._sender = None
-            _fail([*calls, *self._forming], BackendTimeout)
-            self._forming.clear()
+            self._sender, self._refused = None, 0
+        self._go_on()
 
     def _next_calls(self) -> list[_Call]:
         calls: list[_Call] = []
@@ -254,80 +403,84 @@ class Producer:
             if calls and (events > MAX_BATCH_EVENTS or size_bytes > MAX_BATCH_BYTES):
                 break
             self._forming.popleft()
+            self._forming_events -= len(call.events)
             if not call.reply.done():
                 calls.append(call)
         return calls
 
-    async def _deliver(self, calls: list[_Call]) -> None:
+    async def _deliver(self, batch: Batch) -> None:
         """Send a batch until it is answered, refused, or nobody waits for it any more."""
-        batch = self._make_batch(calls)
         loop, backoff = asyncio.get_running_loop(), self._channel.backoff()
-        while waiting := [call for call in calls if not call.reply.done()]:
+        while waiting := [call for call in batch.calls if not call.reply.done()]:
             try:
                 if self._durability is None:
-                    reply = await self._send(batch, _first_deadline(calls))
+                    reply = await self._send(batch, _first_deadline(batch.calls))
                 else:
-                    reply = await self._send_durably(self._durability, batch, calls)
+                    reply = await self._send_durably(self._durability, batch)
             except BackendError as error:
                 batch.missing = str(error)
                 if not worth_retrying(error):
                     self._give_up(batch, waiting, error)
                     break
                 wait = backoff.next()
-                self._expire(batch, calls, error, before=loop.time() + wait)
-                if not batch.maybe_written and any(map(_was_told, calls)):
+                self._expire(batch, error, before=loop.time() + wait)
+                if not batch.maybe_written and any(map(_was_told, batch.calls)):
                     # Who was told that nothing was written must not find it written later.
-                    calls = [call for call in calls if not _was_told(call)]
-                    batch = self._make_batch(calls)
+                    batch = self._make_batch([call for call in batch.calls if not _was_told(call)])
                 await asyncio.sleep(wait)
             else:
-                self._settle(batch, calls, reply)
+                self._settle(batch, reply)
                 return
         if batch.answer is not None:
             self._note(batch, batch.answer)
 
-    def _make_batch(self, calls: Sequence[_Call]) -> Batch:
-        if time.monotonic() - self._confirmed_at > PRODUCER_TTL_MS / 1000 - 600:
+    def _make_batch(self, calls: list[_Call]) -> Batch:
+        if time.monotonic() - self._confirmed_at > PRODUCER_TTL_MS / 1000 - 600 and not self._on_the_way:
             self._start_over()
         self._sequence += 1
         events: list[NewEvent] = []
         for call in calls:
             call.positions = range(len(events), len(events) + len(call.events))
             events += call.events
-        return Batch(self.id, self._sequence, self._bucket(events), events, self.max_size)
+        return Batch(self.id, self._sequence, self._bucket(events), events, self.max_size, calls=calls)
 
     def _bucket(self, events: Sequence[NewEvent]) -> int | None:
         """Return the time bucket for the ids of a batch that is sent now; None if it has none to remember."""
         deduplicated = any(event.deduplicated for event in events)
         return int(time.time() / self._bucket_width) if deduplicated else None
 
+    def _command(self, batch: Batch) -> Command:
+        return self._channel.commands.enqueue_command(
+            producer_id=batch.producer_id,
+            sequence=batch.sequence,
+            settled=batch.sequence - 1 if batch.settled is None else batch.settled,
+            max_size=batch.max_size,
+            counts_rejected=not batch.is_moved,
+            specials=batch.specials,
+            bucket=batch.bucket,
+            events=batch.arguments(),
+        )
+
     async def _send(self, batch: Batch, deadline: float) -> BatchReply:
         """Send a batch once; whether that may have written it is noted in the batch."""
         try:
             await self._channel.open(deadline=deadline)
             timeout = max(0.01, min(self._attempt_timeout, deadline - asyncio.get_running_loop().time()))
-            reply = await self._channel.commands.enqueue(
-                self._channel.producer,
-                producer_id=batch.producer_id,
-                sequence=batch.sequence,
-                max_size=batch.max_size,
-                counts_rejected=not batch.is_moved,
-                specials=batch.specials,
-                bucket=batch.bucket,
-                events=batch.arguments(),
-                timeout=timeout,
-            )
+            reply = await self._channel.commands.enqueue(self._channel.producer, self._command(batch), timeout=timeout)
         except BackendError as error:
             batch.maybe_written |= isinstance(error, BackendTimeout)
             self._channel.failed(error)
             raise
-        self._channel.outage.ended()
-        self._channel.intake.ended()
+        self._heard()
         return reply
 
-    async def _send_durably(self, durability: Durability, batch: Batch, calls: list[_Call]) -> BatchReply:
+    def _heard(self) -> None:
+        self._channel.outage.ended()
+        self._channel.intake.ended()
+
+    async def _send_durably(self, durability: Durability, batch: Batch) -> BatchReply:
         """Send a batch once and wait until it is as durable as asked for; whose time is up before gets NotDurable."""
-        loop = asyncio.get_running_loop()
+        loop, calls = asyncio.get_running_loop(), batch.calls
         async with durability.turn:
             deadline = _first_deadline(calls)
             await self._prepare(durability, deadline)
@@ -335,13 +488,13 @@ class Producer:
             if not _is_answer(reply):
                 return reply
             batch.answer, batch.maybe_written = reply, True
-            self._answer(batch, [call for call in calls if not _is_held(call, reply)], reply)
+            self._answer([call for call in calls if not _is_held(call, reply)], batch.receipts(reply.results))
             while not all(call.reply.done() for call in calls):
                 left = _first_deadline(calls) - loop.time()
                 batch.missing = await self._missing(durability, min(max(left, _SHORTEST_WAIT), _LONGEST_WAIT))
                 if not batch.missing:
                     break
-                self._expire(batch, calls, BackendUnavailable(), before=loop.time())
+                self._expire(batch, BackendUnavailable(), before=loop.time())
         return reply
 
     async def _prepare(self, durability: Durability, deadline: float) -> None:
@@ -360,12 +513,12 @@ class Producer:
             self._channel.failed(error)
             raise
 
-    def _expire(self, batch: Batch, calls: list[_Call], error: BackendError, *, before: float) -> None:
+    def _expire(self, batch: Batch, error: BackendError, *, before: float) -> None:
         """Tell callers whose time is up; when the batch is to be kept, all of them: it is out of our hands then."""
-        expired = [call for call in calls if call.deadline <= before]
+        expired = [call for call in batch.calls if call.deadline <= before]
         if expired:
             keep = batch.maybe_written and self.keep_unresolved
-            self._give_up(batch, calls if keep else expired, _last_word(error))
+            self._give_up(batch, batch.calls if keep else expired, _last_word(error))
 
     def _give_up(self, batch: Batch, calls: list[_Call], refusal: BackendError) -> None:
         """The server refuses; that says nothing of an earlier copy whose fate is unknown."""
@@ -391,32 +544,33 @@ class Producer:
             message = f"the event is in the queue, but not as durable as asked for: {batch.missing}"
             _fail([call], NotDurable(message, [receipts[position] for position in call.positions]))
 
-    def _settle(self, batch: Batch, calls: list[_Call], reply: BatchReply) -> None:
+    def _settle(self, batch: Batch, reply: BatchReply) -> None:
         if not _is_answer(reply):
             _fail(
-                calls,
+                batch.calls,
                 StateError(f"the server answered {reply.status} to batch {batch.sequence} of {batch.producer_id}"),
             )
             return
         self._note(batch, reply)
-        self._answer(batch, calls, reply)
+        self._answer(batch.calls, batch.receipts(reply.results))
 
     def _note(self, batch: Batch, reply: BatchReply) -> None:
         """Note what the server has taken."""
-        accepted = sum(receipt.status is ReceiptStatus.ACCEPTED for receipt in batch.receipts(reply.results))
+        accepted = batch.size - sum([word in _NOT_TAKEN for word in reply.results])
         self._check_confirmed(reply)
         if accepted:
             self._confirmed, self._confirmed_at = batch.sequence, time.monotonic()
             self._confirmed_counts.append((batch.sequence, accepted))
             self._observers.accepted(accepted)
+            self._size.add(accepted - reply.results.count(_LATER))
         if reply.held >= 0:
             self._channel.last_held = reply.held
+            self._size.at_most(reply.held)
 
-    def _answer(self, batch: Batch, calls: Sequence[_Call], reply: BatchReply) -> None:
-        receipts = batch.receipts(reply.results)
+    def _answer(self, calls: Sequence[_Call], receipts: list[Receipt]) -> None:
         for call in calls:
             if not call.reply.done():
-                call.reply.set_result([receipts[position] for position in call.positions])
+                call.reply.set_result(receipts[call.positions.start : call.positions.stop])
 
     def _check_confirmed(self, reply: BatchReply) -> None:
         """Notice that the server remembers less than it had confirmed: acknowledged batches were lost."""

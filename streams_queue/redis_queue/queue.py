@@ -14,7 +14,16 @@ from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
-from streams_queue.codec import PLAIN_META, Meta, check_delay, check_event_ids, check_headers, encode_meta, make_codec
+from streams_queue.codec import (
+    PLAIN_META,
+    Meta,
+    check_delay,
+    check_event_id,
+    check_event_ids,
+    check_headers,
+    encode_meta,
+    make_codec,
+)
 from streams_queue.config import MEMORY_REQUIRES, REDIS_REQUIRES, Settings, load_config
 from streams_queue.errors import BackendError, ConfigError, LeaseLost, NotDurable, QueueClosed, UsageError
 from streams_queue.messages import DeadLetter, Delivery, QueueStats, Receipt, ReceiptStatus, WaitingEvent
@@ -128,8 +137,9 @@ class RedisEventQueue:
                 `durability` asks for; nothing was written.
             NotDurable: The queue holds the event, and it did not reach `durability` within enqueue_timeout.
         """
-        events = self.new_events([payload], [event_id], delay, headers)
-        return (await self._put(events))[0].held
+        seconds, meta = check_delay(delay) if delay else 0.0, _meta(headers)
+        event = self._new_event(payload, None if event_id is None else check_event_id(event_id), seconds, meta)
+        return (await self._put((event,)))[0].held
 
     async def enqueue_many(
         self,
@@ -156,22 +166,12 @@ class RedisEventQueue:
     ) -> list[NewEvent]:
         """Return events as they travel. Raises MessageError if one of them cannot."""
         ids = check_event_ids(event_ids, len(payloads))
-        seconds = check_delay(delay)
-        checked = check_headers(headers)
-        meta = encode_meta(Meta(headers=checked) if checked else PLAIN_META)
-        return [
-            NewEvent(
-                self._new_id() if given is None else given,
-                self._codec.encode(payload),
-                meta,
-                seconds,
-                given is not None,
-            )
-            for payload, given in zip(payloads, ids, strict=True)
-        ]
+        seconds, meta = check_delay(delay), _meta(headers)
+        return [self._new_event(*each, seconds, meta) for each in zip(payloads, ids, strict=True)]
 
-    def _new_id(self) -> str:
-        return f"{self._id_prefix}-{next(self._event_ids):x}"
+    def _new_event(self, payload: Any, event_id: str | None, delay: float, meta: bytes) -> NewEvent:
+        made = f"{self._id_prefix}-{next(self._event_ids):x}" if event_id is None else event_id
+        return NewEvent(made, self._codec.encode(payload), meta, delay, event_id is not None)
 
     async def _put(self, events: Sequence[NewEvent]) -> list[Receipt]:
         if self._closed:
@@ -179,10 +179,12 @@ class RedisEventQueue:
             return [Receipt(ReceiptStatus.CLOSED, event.event_id) for event in events]
         if self.settings.overflow == "block":
             receipts = await self._put_patiently(events)
+        elif len(events) == 1:
+            receipts = await self._put_next(events, ())
         else:
             receipts = await self._put_at_once(events)
-        refused = sum(receipt.status is ReceiptStatus.FULL for receipt in receipts)
-        if refused:
+        full = ReceiptStatus.FULL
+        if refused := sum([receipt.status is full for receipt in receipts]):
             self._observers.rejected(refused)
             if self.settings.overflow == "block":
                 await self._count_rejected(refused)
@@ -206,36 +208,30 @@ class RedisEventQueue:
             if len(ahead) == 1:
                 receipts += await self._put_next(ahead[0], receipts)
             else:
-                added = await asyncio.gather(*map(self._put_once, ahead))
-                receipts += itertools.chain.from_iterable(added)
+                receipts += itertools.chain.from_iterable(await self._put_all(ahead))
         return receipts
+
+    async def _put_all(self, batches: Sequence[Sequence[NewEvent]]) -> list[list[Receipt]]:
+        """Put several batches, each on its way while those before are; raises what went wrong first."""
+        session, deadline = self._ready()
+        return await asyncio.gather(*(session.producer.add(batch, deadline) for batch in batches))
 
     async def _put_next(self, events: Sequence[NewEvent], before: Sequence[Receipt]) -> list[Receipt]:
         """Put one batch; an error says what became of the events of the same call that came before it."""
+        session, deadline = self._ready()
         try:
-            return await self._put_once(events)
+            return await session.producer.add(events, deadline)
         except NotDurable as error:
             raise error.after(before) from None
         except BackendError as error:
             error.receipts = tuple(before)
             raise
 
-    async def _put_once(self, events: Sequence[NewEvent]) -> list[Receipt]:
+    def _ready(self) -> tuple[Session, float]:
+        """Return the session that puts events, and until when it may try."""
         session = self._current()
         session.producer.max_size = self.max_size
-        deadline = session.loop.time() + self.settings.enqueue_timeout
-        try:
-            receipts = await session.producer.add(events, deadline)
-        except NotDurable as error:
-            self._follow(session, error.receipts)
-            raise
-        self._follow(session, receipts)
-        return receipts
-
-    def _follow(self, session: Session, receipts: Sequence[Receipt]) -> None:
-        """Let the size that this process knows follow what it has added."""
-        self._size.add(_immediate(receipts))
-        self._size.at_most(session.channel.last_held)
+        return session, session.loop.time() + self.settings.enqueue_timeout
 
     async def _put_patiently(self, events: Sequence[NewEvent]) -> list[Receipt]:
         """Wait for room, up to `timeout`: what does not fit is tried again, and holds back only what comes after it."""
@@ -259,10 +255,7 @@ class RedisEventQueue:
 
         Redis: 1 round trip. It is written at most once, however often it is sent. Raises as `enqueue`.
         """
-        session = self._current()
-        receipts = await session.producer.resolve(unresolved)
-        self._size.add(_immediate(receipts))
-        return receipts
+        return await self._current().producer.resolve(unresolved)
 
     # --- consuming ---
 
@@ -394,9 +387,13 @@ class RedisEventQueue:
         return leases
 
     def _ack_soon(self, deliveries: Sequence[Delivery]) -> None:
-        self._leases(deliveries)
-        for session, leases in _by_session(deliveries):
+        leases = self._leases(deliveries)
+        session = self._session
+        if session is not None and all(lease.session is session for lease in leases):
             session.ack_soon(leases)
+            return
+        for earlier, earlier_leases in _by_session(deliveries):
+            earlier.ack_soon(earlier_leases)
 
     def _give_back(self, deliveries: Sequence[Delivery]) -> None:
         for session, leases in _by_session(deliveries):
@@ -515,9 +512,10 @@ def _endpoint(settings: Settings, client: Any) -> Endpoint:
     return endpoint_from_url(settings.redis_url, connect_timeout=min(2.0, settings.enqueue_timeout / 3))
 
 
-def _immediate(receipts: Iterable[Receipt]) -> int:
-    """Return how many events wait on the server from now on."""
-    return sum(receipt.status is ReceiptStatus.ACCEPTED and receipt.entry_id is not None for receipt in receipts)
+def _meta(headers: Mapping[str, str] | None) -> bytes:
+    """Return the meta field of new events. Raises EncodeError."""
+    checked = check_headers(headers)
+    return encode_meta(Meta(headers=checked) if checked else PLAIN_META)
 
 
 def _by_session(deliveries: Iterable[Delivery]) -> list[tuple[Session, list[Lease]]]:
@@ -531,7 +529,7 @@ def _adopted(lease: Lease, session: Session) -> Lease:
     """Return the lease, or for one of an earlier session what lets this session acknowledge the same entry."""
     if lease.session is session:
         return lease
-    return Lease(session, lease.entry_id, lease.count, lease.delivery, Stage.LOST)
+    return Lease(session, lease.entry_id, lease.count, delivery=lease.delivery, stage=Stage.LOST)
 
 
 def _ack_at_task_end(deliveries: Sequence[Delivery]) -> None:

@@ -61,7 +61,7 @@ class Session:
         self.leases = Leases()
         self.settlements = Settlements(self.channel, self.leases, observers, size)
         self.producer = Producer(
-            self.channel, observers, settings, attempt_timeout=attempt_timeout, level=level_of(settings)
+            self.channel, observers, settings, size=size, attempt_timeout=attempt_timeout, level=level_of(settings)
         )
         self.reader = Reader(
             self.channel,

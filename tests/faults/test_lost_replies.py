@@ -294,9 +294,11 @@ async def test_a_neighbour_who_gave_up_does_not_change_whose_event_is_unknown(
     queue = make_redis_queue(proxy.url.replace("redis://", "redis://app:word@"), enqueue_timeout=3)
     queue.keep_unresolved = True
     assert await queue.enqueue(event(0))
-    trap = proxy.swallow_reply(request_with(marker(2)), "silence")
-    first, second = (asyncio.create_task(queue.enqueue(event(number))) for number in (1, 2))
+    trap = proxy.swallow_reply(request_with(marker(3)), "silence")
+    # The first goes alone; what comes while it is on its way shares a batch.
+    alone, first, second = (asyncio.create_task(queue.enqueue(event(number))) for number in (1, 2, 3))
     await wait_until(trap.hit.is_set)
+    assert await alone
 
     first.cancel()
     server.command("ACL", "SETUSER", "app", "resetpass", ">other")
@@ -304,4 +306,4 @@ async def test_a_neighbour_who_gave_up_does_not_change_whose_event_is_unknown(
     with pytest.raises(BackendTimeout) as raised:
         await second
     assert raised.value.positions == (1,)
-    assert raised.value.unresolved.events[1].payload.endswith(b'"mark":"<2>"}')
+    assert raised.value.unresolved.events[1].payload.endswith(b'"mark":"<3>"}')

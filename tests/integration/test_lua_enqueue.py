@@ -67,6 +67,59 @@ def test_a_late_copy_of_an_older_batch_is_refused(alone: ScriptsAlone) -> None:
     assert alone.dump() == before
 
 
+def test_a_batch_on_the_way_with_others_waits_for_those_before_it(alone: ScriptsAlone) -> None:
+    """One that was refused, with no memory left for instance, is not overtaken; once it is there, the next may come."""
+    alone.enqueue("a", sequence=1)
+    before = alone.dump()
+
+    assert alone.enqueue("c", sequence=3, settled=1) == [b"gap", -1, b"", 1]
+    assert alone.dump() == before
+
+    assert alone.enqueue("b", sequence=2, settled=1)[0] == b"ok"
+    assert alone.enqueue("c", sequence=3, settled=1)[0] == b"ok"
+    assert alone.look() == look("a b c", enqueued=3)
+
+
+def test_a_batch_whose_predecessor_was_given_up_does_not_wait(alone: ScriptsAlone) -> None:
+    """Nobody will ever send that one again."""
+    alone.enqueue("a", sequence=1)
+
+    assert alone.enqueue("c", sequence=3, settled=2)[0] == b"ok"
+
+
+def test_every_batch_on_the_way_can_be_sent_again(alone: ScriptsAlone) -> None:
+    """In any order, as often as need be: each gets its own answer; one under the number of another gets none."""
+    replies = {n: alone.enqueue(f"a{n}", f"b\n{n}", sequence=n, settled=0) for n in (1, 2, 3)}
+    before = alone.dump()
+
+    for n in (3, 1, 2, 1):
+        assert alone.enqueue(f"a{n}", f"b\n{n}", sequence=n) == [b"replayed", -1, replies[n][2], 3]
+    assert alone.enqueue("a1", "x", "y", sequence=2) == [b"mismatch", -1, b"", 3]
+    assert alone.dump() == before
+
+
+def test_what_is_settled_is_forgotten(alone: ScriptsAlone) -> None:
+    """The record of a producer stays small: nobody asks for it any more."""
+    for n in (1, 2, 3):
+        alone.enqueue(f"event-{n}", sequence=n, settled=0)
+
+    alone.enqueue("event-4", sequence=4, settled=2)
+
+    kept = alone.raw.get(alone.key("producer"))
+    assert [name in kept for name in (b"event-1", b"event-2", b"event-3", b"event-4")] == [False, False, True, True]
+    assert alone.enqueue("event-2", sequence=2) == [b"stale", -1, b"", 4]
+
+
+@pytest.mark.parametrize("first", ["a\nb", "7\n1\n1-1\n1\na", "ü" * 10, ""])
+def test_an_event_id_may_look_like_a_record(alone: ScriptsAlone, first: str) -> None:
+    """Its length goes before it."""
+    one = alone.enqueue(first, sequence=1)
+    two = alone.enqueue(first, sequence=2, settled=0)
+
+    assert alone.enqueue(first, sequence=1) == [b"replayed", -1, one[2], 2]
+    assert alone.enqueue(first, sequence=2) == [b"replayed", -1, two[2], 2]
+
+
 def test_the_next_batch_is_told_what_was_known_before(alone: ScriptsAlone) -> None:
     """A producer learns from it whether a failover forgot batches that it had confirmed."""
     alone.enqueue("a", sequence=4)

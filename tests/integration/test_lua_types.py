@@ -20,7 +20,7 @@ ARGUMENTS: dict[str, Callable[[str], tuple[Any, ...]]] = {
     "dead_ids": lambda held: (10,),
     "dead_letter": lambda held: (GROUP, ME, held, 1, "rejected", "no", *LIMITS, 1000),
     "enqueue": lambda held: (
-        *(GROUP, "producer-1", 9, 0, 100, "reject", DAY_MS, DAY_MS, *LIMITS, "2,1000,;"),
+        *(GROUP, "producer-1", 9, 8, 100, "reject", DAY_MS, DAY_MS, *LIMITS, "2,1000,;"),
         *("x", "{}", "{}", "y", "{}", "{}"),
     ),
     "extend": lambda held: (GROUP, ME, 1000, held, 1),

@@ -112,6 +112,7 @@ class ScriptsAlone:
         self,
         *event_ids: str,
         sequence: int | None = None,
+        settled: int | None = None,
         max_size: int = 10_000,
         overflow: str = "reject",
         dead_max: int = 100,
@@ -121,10 +122,11 @@ class ScriptsAlone:
         dedup_ttl_ms: int = 60_000,
         meta: str = '{"v":1}',
     ) -> Any:
-        """Send one batch; `sequence` is the next one unless it is given."""
+        """Send one batch; `sequence` is the next one unless it is given, `settled` the one before it."""
         self._sequence = self._sequence + 1 if sequence is None else sequence
         events = [part for event_id in event_ids for part in (event_id, json.dumps({"n": event_id}), meta)]
-        head = (GROUP, PRODUCER, self._sequence, max_size, overflow, DAY_MS, dedup_ttl_ms, dead_max, when_full)
+        before = self._sequence - 1 if settled is None else settled
+        head = (GROUP, PRODUCER, self._sequence, before, max_size, overflow, DAY_MS, dedup_ttl_ms, dead_max, when_full)
         return self.run("enqueue", *head, specials, *events, more_keys=[self.bucket(each) for each in buckets])
 
     def bucket(self, name: str) -> str:

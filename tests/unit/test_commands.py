@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from streams_queue.config import load_config
 from streams_queue.errors import BackendRejected
-from streams_queue.redis_client import script
+from streams_queue.redis_client import call, script
 from streams_queue.redis_queue.commands import (
     Adopted,
     BatchReply,
@@ -35,7 +35,12 @@ class FakeLink:
         self.name, self.keys, self.args, self.timeout = "", list[str](), list[Any](), 0.0
 
     async def run(self, wanted: Any, keys: Any, args: Any = (), *, timeout: float) -> Any:
-        self.name, self.keys, self.args, self.timeout = wanted.name, list(keys), list(args), timeout
+        return await self.run_command(wanted, call(wanted, keys, args), timeout=timeout)
+
+    async def run_command(self, wanted: Any, command: Any, *, timeout: float) -> Any:
+        verb, digest, count, *rest = command
+        assert (verb, digest) == ("EVALSHA", wanted.sha)
+        self.name, self.keys, self.args, self.timeout = wanted.name, rest[:count], rest[count:], timeout
         return self.reply
 
 
@@ -209,9 +214,9 @@ async def test_due_now_is_not_nothing_due(next_due_ms: int, expected: float | No
 @pytest.mark.parametrize("lost", [0, 1])
 async def test_opening_says_if_the_state_was_lost(lost: int, commands: StreamCommands) -> None:
     """And how much the queue holds, and which group it has; what the client knew goes along."""
-    link = FakeLink([lost, 12, 1, b"this one"])
+    link = FakeLink([lost, 12, 1, b"this one", b"intake"])
     opened = await commands.open(link, lifetime="that one", new_lifetime="another", held=15)
-    assert opened == Opened(bool(lost), 12, "this one")
+    assert opened == Opened(bool(lost), 12, "this one", "intake")
     assert link.args == ["processors", 1, "that one", "another", 15]
 
 
@@ -277,16 +282,16 @@ def test_a_pause_is_a_word_or_nothing(commands: StreamCommands) -> None:
 async def enqueued(commands: StreamCommands, bucket: int | None) -> tuple[FakeLink, BatchReply]:
     """Send one batch."""
     link = FakeLink([b"ok", 2, b"1-1 D", -1])
-    reply = await commands.enqueue(
-        link,
+    command = commands.enqueue_command(
         producer_id="p7",
         sequence=3,
+        settled=1,
         max_size=99,
         specials="2,,digest;",
         bucket=bucket,
         events=["a", b"{}", b"{}", "b", b"{}", b"{}"],
-        timeout=0.7,
     )
+    reply = await commands.enqueue(link, command, timeout=0.7)
     return link, reply
 
 
@@ -295,7 +300,7 @@ async def test_a_batch_without_event_ids_needs_no_buckets(commands: StreamComman
     link, reply = await enqueued(commands, None)
     producer = f"{KEYS.stream}:producer:p7"
     assert link.keys == [KEYS.stream, KEYS.delayed, KEYS.dead, KEYS.stats, producer]
-    head = ["processors", "p7", 3, 99, "reject", 24 * 3600 * 1000, 60_000, 77, "drop", "2,,digest;"]
+    head = ["processors", "p7", 3, 1, 99, "reject", 24 * 3600 * 1000, 60_000, 77, "drop", "2,,digest;"]
     assert link.args == [*head, "a", b"{}", b"{}", "b", b"{}", b"{}"]
     assert (reply, link.timeout) == (BatchReply("ok", 2, ["1-1", "D"], -1), 0.7)
 
