@@ -66,6 +66,8 @@ class Observers(Observer):
 
     def __init__(self, observers: Iterable[Observer] = ()) -> None:
         self._observers = tuple(observers)
+        # Whether anybody watches: what is told of each single event need not be told to nobody.
+        self.watch = bool(self._observers)
 
     def _tell(self, method: str, *args: object) -> None:
         for observer in self._observers:
@@ -81,12 +83,10 @@ class Observers(Observer):
         self._tell("rejected", count)
 
     def handed_out(self, delivery: Delivery) -> None:  # noqa: D102
-        if self._observers:
-            self._tell("handed_out", delivery)
+        self._tell("handed_out", delivery)
 
     def settled(self, delivery: Delivery, outcome: str) -> None:  # noqa: D102
-        if self._observers:
-            self._tell("settled", delivery, outcome)
+        self._tell("settled", delivery, outcome)
 
     def dead(self, event_id: str, reason: str) -> None:  # noqa: D102
         self._tell("dead", event_id, reason)

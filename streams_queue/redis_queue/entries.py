@@ -7,14 +7,18 @@ import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
-from streams_queue.codec import Codec, Meta, decode_meta
+from streams_queue.codec import PLAIN_META, Codec, decode_meta
 from streams_queue.errors import DecodeError
 from streams_queue.messages import DeadLetter, Delivery, WaitingEvent
 
 # The end of the year 9999: a calendar and an operator's terminal go no further, the ids and scores of others do.
 _LAST_MS = 253_402_300_799_000
+
+# What we write, in the order in which we write it.
+_OURS = [b"id", b"payload", b"meta"]
 
 # As in lua/shared/entry.lua: before anything nested.
 _COUNT = re.compile(rb'\{[^{}]*"d"\s*:\s*(\d+)')
@@ -52,19 +56,31 @@ def read_entry(
         codec: Reads the payload.
         max_bytes: The largest payload that is handed to a handler.
     """
-    fields = fields_of(flat)
-    missing = [name for name in ("id", "payload", "meta") if name not in fields]
-    if missing:
-        return Broken("undecodable", f"the entry has no field {', '.join(missing)}")
+    if flat[::2] == _OURS:
+        event_id, payload, stored_meta = flat[1::2]
+    else:
+        fields = fields_of(flat)
+        missing = [name for name in ("id", "payload", "meta") if name not in fields]
+        if missing:
+            return Broken("undecodable", f"the entry has no field {', '.join(missing)}")
+        event_id, payload, stored_meta = fields["id"], fields["payload"], fields["meta"]
     try:
-        meta = decode_meta(fields["meta"])
-        if meta.is_newer:
-            return Newer(meta.version)
-        if not _countable(fields["meta"], meta.deliveries):
-            return Broken("undecodable", "the scripts cannot read the deliveries in the meta field")
-        if len(fields["payload"]) > max_bytes:
-            return Broken("too_large", f"the payload is {len(fields['payload'])} bytes; max_event_bytes is {max_bytes}")
-        return _delivery(entry_id, count, fields, meta, codec)
+        meta = decode_meta(stored_meta)
+        if meta is not PLAIN_META:
+            if meta.is_newer:
+                return Newer(meta.version)
+            if not _countable(stored_meta, meta.deliveries):
+                return Broken("undecodable", "the scripts cannot read the deliveries in the meta field")
+        if len(payload) > max_bytes:
+            return Broken("too_large", f"the payload is {len(payload)} bytes; max_event_bytes is {max_bytes}")
+        return Delivery(
+            codec.decode(payload),
+            event_id.decode(),
+            entry_id,
+            meta.deliveries + count,
+            meta.headers,
+            _moment(entry_id.partition("-")[0]),
+        )
     except DecodeError as error:
         return Broken("undecodable", str(error))
     except UnicodeDecodeError:
@@ -79,15 +95,10 @@ def _countable(meta: bytes, deliveries: int) -> bool:
     return meta.startswith(b"{") and deliveries == (int(found[1]) if found else 0)
 
 
-def _delivery(entry_id: str, count: int, fields: Mapping[str, bytes], meta: Meta, codec: Codec) -> Delivery:
-    return Delivery(
-        payload=codec.decode(fields["payload"]),
-        event_id=fields["id"].decode(),
-        entry_id=entry_id,
-        deliveries=meta.deliveries + count,
-        headers=meta.headers,
-        enqueued_at=_seconds(milliseconds_of(entry_id)),
-    )
+@lru_cache(maxsize=64)
+def _moment(milliseconds: str) -> float:
+    """Return seconds since the epoch; of events that came together many have the same."""
+    return _seconds(int(milliseconds))
 
 
 def milliseconds_of(entry_id: str) -> int:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
 from enum import Enum, auto
 from typing import Any
+
+import msgspec
 
 from streams_queue.messages import Delivery
 
@@ -21,27 +22,32 @@ class Stage(Enum):
     LOST = auto()
 
 
-@dataclass(eq=False, slots=True)
-class Lease:
+class Lease(msgspec.Struct, eq=False):
     """One pending entry that this consumer owns, until a settlement is confirmed.
 
     Attributes:
         session: Who holds it: the consumer that the server knows as the owner.
         entry_id: Of the pending entry.
         count: Delivery count of the pending entry; with the consumer's name, the fence.
-        delivery: What a caller gets; None for an entry that is never handed out.
+        fields: The entry as it is stored, until it is handed out; empty for one that never is.
+        delivery: What a caller gets; None before that, and for an entry that is never handed out.
         stage: Prefetched, handed out, or on its way out.
         alone: Whether nothing else may run in this consumer meanwhile.
         since: When it was taken, monotonic seconds.
     """
 
-    session: Any = field(repr=False)
+    session: Any
     entry_id: str
     count: int
+    fields: Sequence[bytes] = ()
     delivery: Delivery | None = None
     stage: Stage = Stage.BUFFERED
     alone: bool = False
-    since: float = field(default_factory=time.monotonic)
+    since: float = msgspec.field(default_factory=time.monotonic)
+
+    def __repr__(self) -> str:
+        """Name the entry; what lies in it is nobody's business."""
+        return f"Lease({self.entry_id!r}, count={self.count}, stage={self.stage.name})"
 
 
 class Leases:
@@ -87,17 +93,19 @@ class Leases:
         for entry_id in entry_ids:
             self._disowned.pop(entry_id, None)
 
-    def hold(self, lease: Lease) -> None:
-        """Note a pending entry as ours."""
-        self._held[lease.entry_id] = lease
-        self._disowned.pop(lease.entry_id, None)
-        if lease.alone:
-            self.alone = lease
+    def hold(self, *leases: Lease) -> None:
+        """Note pending entries as ours."""
+        held, disowned = self._held, self._disowned
+        for lease in leases:
+            held[lease.entry_id] = lease
+            if disowned:
+                disowned.pop(lease.entry_id, None)
+            if lease.alone:
+                self.alone = lease
 
-    def hand_out(self, lease: Lease) -> None:
-        """Note that a caller has it now."""
-        lease.stage = Stage.IN_HAND
-        lease.since = time.monotonic()
+    def hand_out(self, lease: Lease, now: float) -> None:
+        """Note that a caller has it now, in monotonic seconds."""
+        lease.stage, lease.since = Stage.IN_HAND, now
         self.in_hand += 1
 
     def settling(self, lease: Lease) -> bool:

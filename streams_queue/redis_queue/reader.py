@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -94,6 +95,8 @@ class Reader:
         self._paused = False
         self._draining = False
         self._claims_first = False
+        # The last read found nothing: not worth another one before somebody waits.
+        self._has_run_dry = False
         self._handed_out = 0
         self.block = min(settings.lease / 3, MAX_BLOCK)
         self.on_hunger: Callable[[], None] = lambda: None
@@ -125,7 +128,7 @@ class Reader:
         if self._closed or self._paused or self._leases.alone is not None:
             return 0
         wanted = sum(waiter.slots for waiter in self._waiters if not waiter.woken.done())
-        return max(0, wanted - sum(map(self._may_start, self._buffer)))
+        return max(0, wanted - self._startable())
 
     async def take(self, max_events: int, timeout: float) -> list[Delivery]:
         """Return up to `max_events` deliveries, [] when nothing came within `timeout` seconds or the reader is closed.
@@ -189,16 +192,25 @@ class Reader:
         if self._paused or self._closed:
             return []
         taken: list[Delivery] = []
-        while self._buffer and len(taken) < max_events and self._may_start(self._buffer[0]):
-            _, lease = self._buffer.popleft()
-            if lease.entry_id not in self._leases or lease.delivery is None:
-                continue
-            self._leases.hand_out(lease)
-            self._size.add(-1)
-            self._handed_out += 1
-            self._observers.handed_out(lease.delivery)
-            taken.append(lease.delivery)
+        buffer, leases, now = self._buffer, self._leases, time.monotonic()
+        while buffer and len(taken) < max_events and (self._all_may_start() or self._may_start(buffer[0])):
+            _, lease = buffer.popleft()
+            if lease.entry_id in leases and (delivery := self._read(lease)) is not None:
+                leases.hand_out(lease, now)
+                taken.append(delivery)
+        if taken:
+            self._size.add(-len(taken))
+            self._handed_out += len(taken)
+            if self._observers.watch:
+                for delivery in taken:
+                    self._observers.handed_out(delivery)
+        if len(buffer) <= self._prefetch.low_water and not self._has_run_dry:
+            self._demand.set()
         return taken
+
+    def _all_may_start(self) -> bool:
+        """Whether no rule keeps any buffered event back, as is nearly always the case."""
+        return self._leases.alone is None and not self._draining and not self._claims_first
 
     def _may_start(self, buffered: tuple[float, Lease]) -> bool:
         """Whether a buffered event may be handed out: not beside a suspect, nor before what is to be claimed."""
@@ -206,6 +218,10 @@ class Reader:
         if self._leases.alone is not None:
             return lease is self._leases.alone and self._leases.in_hand == 0
         return not self._draining and (lease.count > 1 or not self._claims_first)
+
+    def _startable(self) -> int:
+        """How many buffered events may be handed out."""
+        return len(self._buffer) if self._all_may_start() else sum(map(self._may_start, self._buffer))
 
     # --- pausing and stopping ---
 
@@ -319,9 +335,15 @@ class Reader:
             self._wake_waiters()
 
     def _may_fetch(self) -> bool:
-        if self._closed or self._paused or self._draining or self._leases.alone is not None or self._buffer:
+        if self._closed or self._paused or self._draining or self._leases.alone is not None:
             return False
+        if self._buffer:
+            return self._is_low()
         return any(not waiter.woken.done() for waiter in self._waiters)
+
+    def _is_low(self) -> bool:
+        """Whether to fetch while there is something left, so that the server works while the handlers do."""
+        return not (self._has_run_dry or self._claims_first) and len(self._buffer) <= self._prefetch.low_water
 
     async def _fetch(self) -> None:
         """Acknowledge what is done and read what is new; wait for it as long as a caller does."""
@@ -335,16 +357,18 @@ class Reader:
             if self._buffer:
                 return
         demand = sum(waiter.slots for waiter in self._waiters if not waiter.woken.done())
-        if demand == 0:
+        ahead = len(self._buffer)
+        if demand == 0 and not ahead:
             return
-        count = self._prefetch.next_count(demand, loop.time())
-        block = self._longest_wait(loop.time())
+        count = self._prefetch.next_count(demand, loop.time(), ahead)
+        block = 0.0 if ahead else self._longest_wait(loop.time())
         began = loop.time()
         entries = await self._acknowledge_and_read(count, block)
-        if not entries and loop.time() - began < block / 2:
+        if not entries and not ahead and loop.time() - began < block / 2:
             # Unblocked, or an emulator that never waits: an empty answer before its time must not make this loop spin.
             await asyncio.sleep(min(_SPIN_PAUSE, block))
-        self._prefetch.fetched(len(entries), _size_bytes(entries), loop.time())
+        self._has_run_dry = not entries
+        self._prefetch.fetched(len(entries), _size_bytes(entries), loop.time(), len(self._buffer))
         self._fetches += 1
         self._arrived(entries)
         self._expire_looks()
@@ -427,7 +451,9 @@ class Reader:
                 _wake(waiter)
 
     def _wake_waiters(self) -> None:
-        available = 0 if self._paused else sum(map(self._may_start, self._buffer))
+        if not self._waiters:
+            return
+        available = 0 if self._paused else self._startable()
         for waiter in self._waiters:
             if available <= 0:
                 break
@@ -453,44 +479,45 @@ class Reader:
 
     def claimed(self, entries: Sequence[RawEntry], *, alone: bool) -> None:
         """Take over what crashed consumers left; it goes before what is buffered, and is never prefetched."""
-        leases = [lease for lease in map(self._lease, entries) if lease is not None]
-        now = asyncio.get_running_loop().time()
+        now, leases = asyncio.get_running_loop().time(), self._new(entries)
         for lease in reversed(leases):
             lease.alone = alone
-            self._leases.hold(lease)
             self._buffer.appendleft((now, lease))
+        self._leases.hold(*leases)
         self._watch_buffer()
         self._wake_waiters()
 
-    def _arrived(self, entries: Iterable[RawEntry]) -> None:
-        now = asyncio.get_running_loop().time()
-        for entry in entries:
-            lease = self._lease(entry)
-            if lease is not None:
-                self._leases.hold(lease)
-                self._buffer.append((now, lease))
+    def _arrived(self, entries: Sequence[RawEntry]) -> None:
+        now, leases = asyncio.get_running_loop().time(), self._new(entries)
+        self._leases.hold(*leases)
+        self._buffer.extend([(now, lease) for lease in leases])
         self._watch_buffer()
 
-    def _lease(self, entry: RawEntry) -> Lease | None:
-        """Make a lease of an entry that can be handed out; see to it that others go where they belong."""
-        entry_id, count, flat = entry
-        if held := self._leases.get(entry_id):
-            # The group was made anew, and hands out again what is in hand here.
-            held.count = count
-            return None
-        read = read_entry(entry_id, count, flat, self._codec, self._settings.max_event_bytes)
-        lease = Lease(self._session, entry_id, count)
+    def _new(self, entries: Sequence[RawEntry]) -> list[Lease]:
+        """Return leases of entries that are not held here yet."""
+        session, now, leases = self._session, time.monotonic(), []
+        for entry_id, count, flat in entries:
+            if held := self._leases.get(entry_id):
+                # The group was made anew, and hands out again what is in hand here.
+                held.count = count
+            else:
+                leases.append(Lease(session, entry_id, count, flat, since=now))
+        return leases
+
+    def _read(self, lease: Lease) -> Delivery | None:
+        """Return what a caller gets; what cannot be handed out goes where it belongs."""
+        read = read_entry(lease.entry_id, lease.count, lease.fields, self._codec, self._settings.max_event_bytes)
+        lease.fields = ()
         if isinstance(read, Delivery):
             read.handle, lease.delivery = lease, read
-            if read.deliveries <= self._settings.retry_policy.max_deliveries or count > 1:
-                return lease
+            if read.deliveries <= self._settings.retry_policy.max_deliveries or lease.count > 1:
+                return read
             read = Broken("max_retries", "handed out as often as allowed")
         self._divert(lease, read)
         return None
 
     def _divert(self, lease: Lease, read: Broken | Newer) -> None:
         """Send an entry that cannot be handed out to the dead letters, or leave it to a newer consumer."""
-        self._leases.hold(lease)
         deadline = asyncio.get_running_loop().time() + self._settings.enqueue_timeout
         if isinstance(read, Newer):
             logger.warning("Entry %s has version %d; it is left to a newer release", lease.entry_id, read.version)
@@ -534,4 +561,5 @@ def _wake(waiter: _Waiter) -> None:
 
 
 def _size_bytes(entries: Iterable[RawEntry]) -> int:
-    return sum(len(part) for _, _, flat in entries for part in flat)
+    """Return about how many bytes entries have: of ours the payload, which is nearly all."""
+    return sum([len(flat[3]) if len(flat) == 6 else sum(map(len, flat)) for _, _, flat in entries])

@@ -55,7 +55,7 @@ class Settlements:
             # Finished work needs no ownership: an ack also ends what was reclaimed by somebody else meanwhile.
             if self._leases.settling(lease) or lease.stage is Stage.LOST:
                 self._acks[lease.entry_id] = lease
-        if self._acks:
+        if self._acks and (self._flush_timer is None or self.is_idle):
             self._flush_in(0.0 if self.is_idle else ACK_DELAY)
 
     async def ack(self, leases: Sequence[Lease], deadline: float) -> None:
@@ -95,8 +95,13 @@ class Settlements:
 
     def confirm_acks(self, leases: Sequence[Lease]) -> None:
         """The server knows: forget the leases."""
+        if self._confirmations or self._observers.watch:
+            for lease in leases:
+                self.ended(lease, "acked")
+            return
         for lease in leases:
-            self.ended(lease, "acked")
+            self._leases.settled(lease)
+        self._channel.last_held = max(0, self._channel.last_held - len(leases))
 
     def put_acks_back(self, leases: Sequence[Lease]) -> None:
         """The server may not know: send them again, shortly."""
@@ -155,7 +160,7 @@ class Settlements:
         for future in self._confirmations.pop(lease.entry_id, ()):
             if not future.done():
                 future.set_result(None)
-        if lease.delivery is not None:
+        if lease.delivery is not None and self._observers.watch:
             self._observers.settled(lease.delivery, settled_as)
 
     # --- the fenced settlements ---

@@ -118,6 +118,8 @@ class Worker:
         self._slots = [_Slot() for _ in range(concurrency)]
         self._ready: deque[Delivery] = deque()
         self._idle: deque[asyncio.Future[None]] = deque()
+        self._waking: asyncio.Handle | None = None
+        self._done: list[Delivery] = []
         self._busy = 0
         self._slot_free = asyncio.Event()
         self._stopping = asyncio.Event()
@@ -191,6 +193,7 @@ class Worker:
             self._stopping.set()
             await _cancel(feeder, watch)
             await self._cancel_running(slots)
+            self._ack_done()
             await self._give_back()
             self._raise_later(feeder, watch, *slots)
 
@@ -277,7 +280,8 @@ class Worker:
             if not deliveries and not self._queue.is_running():
                 return
             self._ready.extend(deliveries)
-            self._wake_one()
+            if self._ready and self._idle:
+                _wake(self._idle.popleft())
 
     async def _free_slots(self) -> int:
         """Wait until at least one slot is free, and return how many are."""
@@ -300,7 +304,8 @@ class Worker:
             if self._ready:
                 self._busy += 1
                 delivery = self._ready.popleft()
-                self._wake_one()
+                if self._ready and self._idle and self._waking is None:
+                    self._waking = asyncio.get_running_loop().call_soon(self._wake_others)
                 await self._deliver(slot, delivery)
                 self._busy -= 1
                 self._slot_free.set()
@@ -312,9 +317,10 @@ class Worker:
         self._idle.append(waiter)
         await waiter
 
-    def _wake_one(self) -> None:
-        """Wake one idle slot if there is work; it wakes the next, so that quick handlers need not wake them all."""
-        if self._ready and self._idle:
+    def _wake_others(self) -> None:
+        """Wake as many idle slots as there is work; a handler that never waits has done it all by itself by now."""
+        self._waking = None
+        for _ in range(min(len(self._ready), len(self._idle))):
             _wake(self._idle.popleft())
 
     def _wake_all(self) -> None:
@@ -349,7 +355,7 @@ class Worker:
         slot.delivery, slot.interrupt, slot.loss_logged = delivery, None, False
         outcome = LOST if delivery.lease_lost else await self._run_handler(slot, delivery)
         outcome = decide(outcome, lease_lost=delivery.lease_lost)
-        end = await self._settle(delivery, outcome)
+        end = self._ack(delivery) if outcome is PROCESSED else await self._settle(delivery, outcome)
         slot.delivery = None
         self._report(delivery, end, outcome)
         if slot.thread is not None:
@@ -414,8 +420,6 @@ class Worker:
         """Tell the queue, and return how it ended after all; an event that cannot be settled runs again later."""
         try:
             match outcome.end:
-                case End.PROCESSED:
-                    self._queue.ack_soon(delivery)
                 case End.FAILED | End.TIMED_OUT:
                     await self._queue.nack(delivery, error=outcome.detail)
                 case End.POSTPONED:
@@ -429,11 +433,34 @@ class Worker:
         except LeaseLost:
             return End.LEASE_LOST
         except Exception as error:  # noqa: BLE001 - one event that cannot be settled must not end the others
-            what = f"event {delivery.event_id} ({outcome.end}: {describe(error)})"
-            logger.warning("%s: could not settle %s; it runs again later", self.name, what)
+            self._could_not_settle(delivery, outcome.end, error)
         return outcome.end
 
+    def _ack(self, delivery: Delivery) -> End:
+        """Note that it is done; all that are done in one turn of the event loop are acknowledged together."""
+        self._done.append(delivery)
+        if len(self._done) == 1:
+            asyncio.get_running_loop().call_soon(self._ack_done)
+        return End.PROCESSED
+
+    def _ack_done(self) -> None:
+        """Tell the queue; the server learns it with the next read."""
+        done, self._done = self._done, []
+        try:
+            if done:
+                self._queue.ack_soon(*done)
+        except Exception as error:  # noqa: BLE001 - as in _settle
+            for delivery in done:
+                self._could_not_settle(delivery, End.PROCESSED, error)
+
+    def _could_not_settle(self, delivery: Delivery, end: End, error: Exception) -> None:
+        what = f"event {delivery.event_id} ({end}: {describe(error)})"
+        logger.warning("%s: could not settle %s; it runs again later", self.name, what)
+
     def _report(self, delivery: Delivery, end: End, outcome: Outcome) -> None:
+        if end is End.PROCESSED:
+            self.counts.processed += 1
+            return
         self.counts.add(end)
         match end:
             case End.FAILED | End.TIMED_OUT:

@@ -10,6 +10,7 @@ from functools import partial
 import pytest
 
 from streams_queue.errors import LeaseLost
+from streams_queue.redis_queue.prefetch import Prefetch
 from tests.conftest import MakeConfig, MakeQueue
 from tests.support.builders import event, events
 from tests.support.recording import Recorder
@@ -244,3 +245,42 @@ def test_an_event_held_when_its_loop_ended_comes_back(make_config: MakeConfig) -
 
     assert asyncio.run(first()) == 1
     assert asyncio.run(second()) == [0]
+
+
+async def test_the_next_events_are_read_while_some_are_left(
+    make_redis_queue: MakeQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fast handlers do not wait for the server; the order stays what it is, and at the end nothing is left."""
+    left: list[int] = []
+    fetched = Prefetch.fetched
+
+    def note(self: Prefetch, count: int, size_bytes: int, now: float, buffered: int = 0) -> None:
+        left.append(buffered)
+        fetched(self, count, size_bytes, now, buffered)
+
+    monkeypatch.setattr(Prefetch, "fetched", note)
+    queue = make_redis_queue()
+    await queue.enqueue_many(events(3000))
+
+    taken: list[int] = []
+    while len(taken) < 3000:
+        deliveries = await queue.receive(10)
+        taken += [delivery.payload["n"] for delivery in deliveries]
+        queue.ack_soon(*deliveries)
+        await asyncio.sleep(0)  # as a handler that waits for something
+
+    assert taken == list(range(3000))
+    assert max(left) > 0
+    await queue.cleanup()
+    stats = await make_redis_queue().stats()
+    assert (stats.waiting, stats.in_flight) == (0, 0)
+
+
+async def test_who_prefetches_one_event_never_has_two(make_redis_queue: MakeQueue, stored: StoredQueue) -> None:
+    """What one caller has in hand leaves the rest to others."""
+    queue = make_redis_queue(prefetch=1)
+    await queue.enqueue_many(events(20))
+
+    for number in range(20):
+        assert await queue.dequeue() == event(number)
+        assert len(await stored.pending()) == 1

@@ -21,7 +21,7 @@ def held(leases: Leases, entry_id: str, *, alone: bool = False) -> Lease:
 def in_hand(leases: Leases, entry_id: str, *, alone: bool = False) -> Lease:
     """Hold an entry and hand it out."""
     lease = held(leases, entry_id, alone=alone)
-    leases.hand_out(lease)
+    leases.hand_out(lease, 0.0)
     return lease
 
 
@@ -157,7 +157,7 @@ class AnyHistory(RuleBasedStateMachine):
     def hand_out(self, index: int) -> None:
         """Hand out what is buffered."""
         if index < len(self.all) and self.all[index].stage is Stage.BUFFERED:
-            self.leases.hand_out(self.all[index])
+            self.leases.hand_out(self.all[index], 0.0)
 
     @rule(index=st.integers(0, 30), verb=st.sampled_from(["settling", "lost", "disown"]))
     def end(self, index: int, verb: str) -> None:

@@ -70,6 +70,31 @@ def test_a_fetch_is_judged_once() -> None:
     assert prefetch.next_count(1, 0.05) == prefetch.next_count(1, 50.0) == 100
 
 
+def test_the_pace_is_that_of_what_was_used_up() -> None:
+    """Of 100 events half is left when the next ones are fetched: 50 in 25 ms make 100 in 50 ms, less what is left."""
+    prefetch = Prefetch("auto")
+    prefetch.fetched(80, 0, 0.0, buffered=20)
+    assert prefetch.next_count(0, 0.025, buffered=50) == 50
+
+
+@pytest.mark.parametrize(("setting", "low_water"), [(0, 0), (1, 0), (15, 0), (16, 8), (100, 50)])
+def test_the_next_events_are_fetched_when_half_is_used_up(setting: int, low_water: int) -> None:
+    """Where that is worth a round trip; whoever asked for one event at a time never has two."""
+    assert Prefetch(setting).low_water == low_water
+
+
+def test_nothing_is_fetched_ahead_of_slow_handlers() -> None:
+    """By their pace a single event is work enough."""
+    prefetch = Prefetch("auto")
+    assert prefetch.low_water == 0
+    prefetch.fetched(100, 0, 100.0)
+    prefetch.next_count(1, 100.05)
+    assert prefetch.low_water == 50
+    prefetch.fetched(100, 0, 101.0)
+    prefetch.next_count(1, 111.0)
+    assert prefetch.low_water == 0
+
+
 @pytest.mark.parametrize(("setting", "demand", "wanted"), [(1, 1, 1), (20, 1, 20), (20, 30, 30), (0, 1, 1), (0, 0, 1)])
 def test_a_fixed_number_is_kept_whatever_the_pace(setting: int, demand: int, wanted: int) -> None:
     """More only if more callers wait, and never less than one."""
