@@ -14,14 +14,14 @@ from streams_queue.redis_client.patience import expire_in
 from streams_queue.redis_client.refusals import from_reply, passes, worth_retrying
 from streams_queue.redis_client.scripts import Script, call, script, with_source
 from streams_queue.redis_client.urls import endpoint_from_url
-from streams_queue.redis_client.wire import Argument, Command, Reply
+from streams_queue.redis_client.wire import Argument, Command, OnReply
 
 __all__ = [
     "Argument",
     "Command",
     "Endpoint",
     "Link",
-    "Reply",
+    "OnReply",
     "Script",
     "call",
     "endpoint_from_client",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,7 +11,7 @@ from streams_queue.redis_client.endpoint import Endpoint
 from streams_queue.redis_client.patience import Patience, expire_in
 from streams_queue.redis_client.refusals import is_elsewhere
 from streams_queue.redis_client.scripts import Script, call, with_source
-from streams_queue.redis_client.wire import Argument, Command, Reply, Wire, packed, wire_over
+from streams_queue.redis_client.wire import Argument, Command, Sink, Wire, packed, wire_over
 
 
 class Link:
@@ -27,7 +26,6 @@ class Link:
         self._wire: Wire | None = None
         self._epoch = -1
         self._connecting = asyncio.Lock()
-        self._sent: deque[Reply] = deque()
 
     @property
     def is_open(self) -> bool:
@@ -47,7 +45,9 @@ class Link:
             BackendTimeout: The connection broke, or the replies did not come, after something was sent.
             BackendRejected: The server refused the connection (wrong password, too many clients, still loading).
         """
-        replies = self.post(*commands) if self.is_open else await self._open_and_post(commands, timeout)
+        loop = asyncio.get_running_loop()
+        replies = [loop.create_future() for _ in commands]
+        await self.send(*commands, to=replies, timeout=timeout)
         return [await self.reply(each, timeout=timeout) for each in replies]
 
     async def run(self, wanted: Script, keys: Sequence[str], args: Sequence[Argument] = (), *, timeout: float) -> Any:
@@ -63,16 +63,23 @@ class Link:
             raise reply
         return reply
 
-    async def send(self, *commands: Command, timeout: float) -> None:
-        """Send commands without waiting for replies; each one is fetched with `receive`. For a link with one user."""
-        self._sent = deque(self.post(*commands) if self.is_open else await self._open_and_post(commands, timeout))
+    async def send(self, *commands: Command, to: Sequence[Sink], timeout: float) -> None:
+        """Send commands without waiting for their replies, each of which goes to one of the sinks. Raises as `call`."""
+        if self.is_open:
+            self.post(*commands, to=to)
+            return
+        data = packed(commands)
+        try:
+            async with Patience(timeout):
+                wire = await self._connected()
+        except TimeoutError as error:
+            raise BackendUnavailable(
+                f"cannot connect to {self._endpoint.name}: no answer within {timeout:g} s"
+            ) from error
+        wire.write(data, to)
 
-    async def receive(self, *, timeout: float) -> Any:
-        """Return the next reply; an error reply is returned as a BackendError, not raised."""
-        return await self.reply(self._sent.popleft(), timeout=timeout)
-
-    def post(self, *commands: Command) -> list[Reply]:
-        """Send commands on the open connection, without waiting; their replies are fetched with `reply`.
+    def post(self, *commands: Command, to: Sequence[Sink]) -> None:
+        """Send commands on the open connection, as `send`.
 
         Raises:
             BackendUnavailable: There is no open connection; nothing was sent.
@@ -80,10 +87,10 @@ class Link:
         """
         if self._wire is None:
             raise BackendUnavailable
-        return self._wire.write(packed(commands), len(commands))
+        self._wire.write(packed(commands), to)
 
-    async def reply(self, reply: Reply, *, timeout: float) -> Any:
-        """Wait for the reply to a command that was sent; an error reply is returned, not raised.
+    async def reply(self, reply: asyncio.Future[Any], *, timeout: float) -> Any:
+        """Wait for a future to which the reply to a command goes; an error reply is returned, not raised.
 
         Raises:
             BackendTimeout: The connection broke, or the reply did not come within `timeout` seconds; all who wait for
@@ -104,17 +111,6 @@ class Link:
             self._endpoint.doubt(self._epoch)
             await self._leave(wire)
         return answer
-
-    async def _open_and_post(self, commands: Sequence[Command], timeout: float) -> list[Reply]:
-        data = packed(commands)
-        try:
-            async with Patience(timeout):
-                wire = await self._connected()
-        except TimeoutError as error:
-            raise BackendUnavailable(
-                f"cannot connect to {self._endpoint.name}: no answer within {timeout:g} s"
-            ) from error
-        return wire.write(data, len(commands))
 
     async def _connected(self) -> Wire:
         async with self._connecting:

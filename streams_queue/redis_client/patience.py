@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 from streams_queue.errors import BackendTimeout
+from streams_queue.redis_client.wire import Sink
 
 _LATE = 0.1
 _SECOND_CHANCE = 0.25
@@ -37,13 +38,13 @@ class Patience:
         self._scope.reschedule(now + _more_time(deadline, now))
 
 
-def expire_in(seconds: float, reply: asyncio.Future[Any]) -> asyncio.TimerHandle:
+def expire_in(seconds: float, reply: Sink) -> asyncio.TimerHandle:
     """Let a reply that has not come after so many seconds raise BackendTimeout; as patient as Patience, and cheaper."""
     loop = asyncio.get_running_loop()
     return loop.call_later(seconds, _expire, loop, reply, loop.time() + seconds, seconds)
 
 
-def _expire(loop: asyncio.AbstractEventLoop, reply: asyncio.Future[Any], deadline: float, seconds: float) -> None:
+def _expire(loop: asyncio.AbstractEventLoop, reply: Sink, deadline: float, seconds: float) -> None:
     if reply.done():
         return
     now = loop.time()

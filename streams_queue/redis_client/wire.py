@@ -21,7 +21,6 @@ from streams_queue.redis_client.refusals import from_reply, is_refusal
 
 Argument = str | bytes | int
 Command = tuple[Argument, ...]
-Reply = asyncio.Future[Any]
 
 # What a write raises on a connection that the other end has reset: uvloop a RuntimeError; the transports of CPython
 # 3.12 and of the first 3.13 stumble over their own None.
@@ -46,6 +45,54 @@ async def drop(connection: Any) -> None:
         writer.transport.abort()
 
 
+class Sink(Protocol):
+    """Takes the reply to one command: a future, or an `OnReply`."""
+
+    def done(self) -> bool:
+        """Whether it has what it waits for; then nothing more is given to it."""
+        ...
+
+    def set_result(self, result: Any, /) -> None:
+        """Take the reply, also if that is an error."""
+        ...
+
+    def set_exception(self, error: BackendError, /) -> None:
+        """Take the news that no reply will come."""
+        ...
+
+    def exception(self) -> object:
+        """Note that the error is known, in case that nobody waits any more."""
+        ...
+
+
+class OnReply:
+    """Passes a reply, or the error that stands for it, on within the same turn of the event loop.
+
+    Args:
+        heard: Called once.
+    """
+
+    __slots__ = ("_heard", "_is_done")
+
+    def __init__(self, heard: Callable[[Any], None]) -> None:
+        self._heard = heard
+        self._is_done = False
+
+    def done(self) -> bool:
+        """Whether it was called."""
+        return self._is_done
+
+    def set_result(self, result: Any, /) -> None:
+        """Pass a reply on."""
+        self._is_done = True
+        self._heard(result)
+
+    set_exception = set_result
+
+    def exception(self) -> None:
+        """Whoever was called knows."""
+
+
 class Wire(Protocol):
     """One connection: what is written is answered in the same order.
 
@@ -55,11 +102,10 @@ class Wire(Protocol):
 
     is_broken: bool
 
-    def write(self, data: bytes, count: int) -> list[Reply]:
-        """Send `count` commands without waiting; returns one future each, with the reply, also if that is an error.
+    def write(self, data: bytes, sinks: Sequence[Sink]) -> None:
+        """Send commands without waiting; each reply goes to one of the sinks, or a BackendTimeout if none can come.
 
-        A future that nobody waits for any more may be cancelled: its reply is dropped when it comes. One whose reply
-        cannot come any more gets a BackendTimeout.
+        A future that nobody waits for any more may be cancelled: its reply is dropped when it comes.
 
         Raises:
             BackendTimeout: The connection broke; part of it may have been sent.
@@ -83,21 +129,18 @@ class _Direct(asyncio.Protocol):
     def __init__(self, connection: Any, transport: asyncio.Transport) -> None:
         self._connection = connection
         self._transport = transport
-        self._loop = asyncio.get_running_loop()
-        self._waiting: deque[Reply] = deque()
+        self._waiting: deque[Sink] = deque()
         self._replies = hiredis.Reader(replyError=_refused, notEnoughData=_INCOMPLETE)
         self.is_broken = transport.is_closing()
         transport.set_protocol(self)
 
-    def write(self, data: bytes, count: int) -> list[Reply]:
+    def write(self, data: bytes, sinks: Sequence[Sink]) -> None:
         try:
             self._transport.write(data)
         except WRITE_FAILURES as error:
             self._fail(error)
             raise BackendTimeout(f"the connection broke while a command was sent: {type(error).__name__}") from error
-        new = [self._loop.create_future() for _ in range(count)]
-        self._waiting.extend(new)
-        return new
+        self._waiting.extend(sinks)
 
     def data_received(self, data: bytes) -> None:
         """Hand out the replies that are complete."""
@@ -105,9 +148,9 @@ class _Direct(asyncio.Protocol):
         replies.feed(data)
         try:
             while (reply := replies.gets()) is not _INCOMPLETE:
-                future = waiting.popleft()
-                if not future.done():
-                    future.set_result(reply)
+                sink = waiting.popleft()
+                if not sink.done():
+                    sink.set_result(reply)
         except (hiredis.ProtocolError, IndexError) as error:
             # Not Redis, or an answer to nothing: from here on no reply could be told from another.
             self._fail(error)
@@ -133,17 +176,15 @@ class _Emulated:
     def __init__(self, connection: Any) -> None:
         self._connection = connection
         self._sent: deque[bytes] = deque()
-        self._waiting: deque[Reply] = deque()
+        self._waiting: deque[Sink] = deque()
         self._task: asyncio.Task[None] | None = None
         self.is_broken = False
 
-    def write(self, data: bytes, count: int) -> list[Reply]:
-        new = [asyncio.get_running_loop().create_future() for _ in range(count)]
+    def write(self, data: bytes, sinks: Sequence[Sink]) -> None:
         self._sent.append(data)
-        self._waiting.extend(new)
+        self._waiting.extend(sinks)
         if self._task is None:
             self._task = asyncio.create_task(self._exchange(), name="streams_queue.wire")
-        return new
 
     async def _exchange(self) -> None:
         try:
@@ -151,9 +192,9 @@ class _Emulated:
                 if self._sent:
                     await self._connection.send_packed_command(self._sent.popleft(), check_health=False)
                 reply = await self._reply()
-                future = self._waiting.popleft()
-                if not future.done():
-                    future.set_result(reply)
+                sink = self._waiting.popleft()
+                if not sink.done():
+                    sink.set_result(reply)
         except WRITE_FAILURES as error:
             self.is_broken = True
             _fail(self._waiting, f"the connection broke before the reply came: {type(error).__name__}")
@@ -180,10 +221,10 @@ def _refused(message: str) -> BackendError:
     return from_reply(redis_errors.ResponseError(message))
 
 
-def _fail(waiting: deque[Reply], message: str) -> None:
+def _fail(waiting: deque[Sink], message: str) -> None:
     while waiting:
-        future = waiting.popleft()
-        if not future.done():
-            future.set_exception(BackendTimeout(message))
+        sink = waiting.popleft()
+        if not sink.done():
+            sink.set_exception(BackendTimeout(message))
             # Looked at here, in case that nobody waits any more.
-            future.exception()
+            sink.exception()

@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 import msgspec
 
@@ -31,7 +32,7 @@ from streams_queue.errors import (
 )
 from streams_queue.messages import Receipt, ReceiptStatus
 from streams_queue.observer import Observers
-from streams_queue.redis_client import Argument, Command, Reply, expire_in, worth_retrying
+from streams_queue.redis_client import Argument, Command, OnReply, expire_in, worth_retrying
 from streams_queue.redis_queue.channel import Channel
 from streams_queue.redis_queue.commands import DEDUP_BUCKETS, PRODUCER_TTL_MS, BatchReply, milliseconds
 from streams_queue.redis_queue.durability import Durability, Level
@@ -103,6 +104,7 @@ class Batch:
         answer: What the server last said of it, while it is not known to be as durable as asked for.
         missing: What was missing to that when it was last looked at.
         calls: Who waits for it.
+        timer: Ends the wait for its reply.
         settled: The last batch of which nobody waits for an answer any more; those between it and this one are on their
             way, and this one is written only after them. None: there are none.
     """
@@ -117,6 +119,7 @@ class Batch:
     answer: BatchReply | None = None
     missing: str = "it was not known how far the batch had got"
     calls: list[_Call] = field(default_factory=list)
+    timer: asyncio.TimerHandle | None = None
     settled: int | None = None
 
     @property
@@ -319,20 +322,21 @@ class Producer:
         self._on_the_way.append(batch)
         self._is_crowded = len(calls) > 1
         left = _first_deadline(calls) - asyncio.get_running_loop().time()
+        reply = OnReply(partial(self._replied, batch))
         try:
-            (reply,) = self._channel.producer.post(self._command(batch))
+            self._channel.producer.post(self._command(batch), to=[reply])
         except BackendError as error:
             self._in_doubt(error)
             return
-        timer = expire_in(max(0.01, min(self._attempt_timeout, left)), reply)
-        reply.add_done_callback(partial(self._replied, batch, timer))
+        batch.timer = expire_in(max(0.01, min(self._attempt_timeout, left)), reply)
 
-    def _replied(self, batch: Batch, timer: asyncio.TimerHandle, reply: Reply) -> None:
-        timer.cancel()
+    def _replied(self, batch: Batch, reply: Any) -> None:
+        if batch.timer is not None:
+            batch.timer.cancel()
         if self._sender is not None or batch not in self._on_the_way:
             return
         try:
-            answer = self._channel.commands.enqueue_reply(reply.result())
+            answer = self._channel.commands.enqueue_reply(reply)
         except BackendRejected:
             self._was_refused()
             return
@@ -360,6 +364,8 @@ class Producer:
 
     def _in_doubt(self, error: BackendError | None) -> None:
         """What is on the way may have been written or not: a task sends it again, verbatim."""
+        if self._sender is not None:
+            return
         for batch in self._on_the_way:
             batch.maybe_written = True
         if error is not None:

@@ -13,13 +13,15 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 from streams_queue.codec import Codec
 from streams_queue.config import Settings
 from streams_queue.errors import BackendError, BackendRejected
 from streams_queue.messages import Delivery
 from streams_queue.observer import Observers
-from streams_queue.redis_client import Command, passes
+from streams_queue.redis_client import Command, OnReply, passes
 from streams_queue.redis_queue.channel import Channel
 from streams_queue.redis_queue.commands import RawEntry, milliseconds
 from streams_queue.redis_queue.entries import Broken, Newer, milliseconds_of, read_entry
@@ -363,14 +365,10 @@ class Reader:
         count = self._prefetch.next_count(demand, loop.time(), ahead)
         block = 0.0 if ahead else self._longest_wait(loop.time())
         began = loop.time()
-        entries = await self._acknowledge_and_read(count, block)
-        if not entries and not ahead and loop.time() - began < block / 2:
+        await self._acknowledge_and_read(count, block)
+        if self._has_run_dry and not ahead and loop.time() - began < block / 2:
             # Unblocked, or an emulator that never waits: an empty answer before its time must not make this loop spin.
             await asyncio.sleep(min(_SPIN_PAUSE, block))
-        self._has_run_dry = not entries
-        self._prefetch.fetched(len(entries), _size_bytes(entries), loop.time(), len(self._buffer))
-        self._fetches += 1
-        self._arrived(entries)
         self._expire_looks()
 
     def _longest_wait(self, now: float) -> float:
@@ -383,7 +381,7 @@ class Reader:
             longest = min(longest, max(0.001, self._recover_at[0] - now))
         return min(self.block, longest)
 
-    async def _acknowledge_and_read(self, count: int, block: float) -> list[RawEntry]:
+    async def _acknowledge_and_read(self, count: int, block: float) -> None:
         acks = self._settlements.take_acks()
         commands = self._channel.commands
         first: list[Command] = []
@@ -392,18 +390,33 @@ class Reader:
         if acks:
             first.append(commands.ack([lease.entry_id for lease in acks], by_source=not self._ack_is_known))
         read = commands.read(count, max(1, milliseconds(block)) if block > 0 else None)
-        link = self._channel.reader
+        link, loop = self._channel.reader, asyncio.get_running_loop()
+        before = [loop.create_future() for _ in first]
+        done: asyncio.Future[Any] = loop.create_future()
         try:
-            await link.send(*first, read, timeout=commands.timeout)
+            await link.send(*first, read, to=[*before, OnReply(partial(self._came, done))], timeout=commands.timeout)
             if len(first) > bool(acks):
-                client_id = await link.receive(timeout=commands.timeout)
+                client_id = await link.reply(before.pop(0), timeout=commands.timeout)
                 self._client_id = client_id if isinstance(client_id, int) else None
             if acks:
-                acks = self._judge_acks(acks, await link.receive(timeout=commands.timeout))
+                acks = self._judge_acks(acks, await link.reply(before.pop(0), timeout=commands.timeout))
         finally:
             if acks:
                 self._settlements.put_acks_back(acks)
-        return await self._read_reply(block)
+        await self._until_read(done, block)
+
+    def _came(self, done: asyncio.Future[Any], reply: Any) -> None:
+        """Let those who wait have what a read brought, within the same turn of the event loop."""
+        if not isinstance(reply, BackendError):
+            entries = self._channel.commands.read_reply(reply)
+            now = asyncio.get_running_loop().time()
+            self._has_run_dry = not entries
+            self._prefetch.fetched(len(entries), _size_bytes(entries), now, len(self._buffer))
+            self._fetches += 1
+            self._arrived(entries)
+            self._wake_waiters()
+        if not done.done():
+            done.set_result(reply)
 
     def _judge_acks(self, acks: list[Lease], reply: object) -> list[Lease]:
         """Confirm the acks that went with a read; return those that must be sent again."""
@@ -417,15 +430,14 @@ class Reader:
         self._settlements.confirm_acks(acks)
         return []
 
-    async def _read_reply(self, block: float) -> list[RawEntry]:
+    async def _until_read(self, done: asyncio.Future[Any], block: float) -> None:
         self._settlements.is_idle = block > 0
         try:
-            reply = await self._channel.reader.receive(timeout=block + READ_MARGIN)
+            reply = await self._channel.reader.reply(done, timeout=block + READ_MARGIN)
         finally:
             self._settlements.is_idle = False
         if isinstance(reply, BackendError):
             raise reply
-        return self._channel.commands.read_reply(reply)
 
     async def _failed(self, error: BackendError, backoff: Backoff) -> None:
         """After a failure: go on if that can help, else tell the callers."""

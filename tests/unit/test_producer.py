@@ -60,20 +60,19 @@ class Connection:
 
     def __init__(self, server: ModelServer, next_fate: Callable[[], str]) -> None:
         self.server, self.next_fate = server, next_fate
-        self.sent: list[tuple[tuple[Any, ...], asyncio.Future[Any]]] = []
+        self.sent: list[tuple[tuple[Any, ...], Any]] = []
         self.late: list[list[tuple[Any, ...]]] = []
         self.most_at_once = 0
         self.is_open = self.is_silent = False
 
-    def post(self, command: tuple[Any, ...]) -> list[asyncio.Future[Any]]:
-        reply: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self.sent.append((command, reply))
+    def post(self, command: tuple[Any, ...], *, to: list[Any]) -> None:
+        self.sent.append((command, to[0]))
         self.most_at_once = max(self.most_at_once, len(self.sent))
-        return [reply]
 
     async def run_command(self, _script: Any, command: tuple[Any, ...], *, timeout: float) -> Any:
         self.is_open = True
-        (reply,) = self.post(command)
+        reply: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self.post(command, to=[reply])
         timer = expire_in(timeout, reply)
         try:
             answer = await reply
@@ -113,11 +112,11 @@ class Connection:
         if self.is_silent:
             self.late.append([command for command, _ in self.sent])
         self.is_open = self.is_silent = False
-        for _, reply in self.sent:
+        sent, self.sent = self.sent, []
+        for _, reply in sent:
             if not reply.done():
                 reply.set_exception(BackendTimeout("the connection broke"))
                 reply.exception()
-        self.sent = []
 
     async def close(self) -> None:
         self.fail()
