@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Protocol, Self, runtime_checkable
@@ -87,8 +88,13 @@ class Queue(Protocol):
         """
         ...
 
-    async def receive(self, max_events: int = 1, timeout: float | None = None) -> list[Delivery]:
-        """Take up to `max_events` deliveries, to be settled one by one; [] when nothing came in time."""
+    async def receive(
+        self, max_events: int = 1, timeout: float | None = None, *, max_bytes: float = math.inf
+    ) -> list[Delivery]:
+        """Take up to `max_events` deliveries, to be settled one by one; [] when nothing came in time.
+
+        Payloads of more than `max_bytes` together are taken only if there is a single one.
+        """
         ...
 
     async def ack(self, *deliveries: Delivery) -> None:

@@ -153,17 +153,22 @@ class EventQueue:
             return delivery.payload
         return None
 
-    async def receive(self, max_events: int = 1, timeout: float | None = None) -> list[Delivery]:
-        """Take up to `max_events` deliveries, to be settled one by one; [] when nothing came in time."""
+    async def receive(
+        self, max_events: int = 1, timeout: float | None = None, *, max_bytes: float = math.inf
+    ) -> list[Delivery]:
+        """Take up to `max_events` deliveries, to be settled one by one; [] when nothing came in time.
+
+        Payloads of more than `max_bytes` together are taken only if there is a single one.
+        """
         if max_events < 1:
             raise UsageError(f"receive takes at least 1 event, not {max_events}")
-        return await self._take(max_events, timeout)
+        return await self._take(max_events, timeout, max_bytes)
 
-    async def _take(self, max_events: int, timeout: float | None) -> list[Delivery]:
+    async def _take(self, max_events: int, timeout: float | None, max_bytes: float = math.inf) -> list[Delivery]:
         """Wait for events and take them; nothing is awaited after the taking, so that a cancelled caller loses none."""
         deadline = self._clock.monotonic() + (self.timeout if timeout is None else timeout)
         while not self._closed:
-            deliveries = self._take_now(max_events)
+            deliveries = self._take_now(max_events, max_bytes)
             left = deadline - self._clock.monotonic()
             if deliveries:
                 return deliveries
@@ -179,11 +184,11 @@ class EventQueue:
         # What is handed out while somebody waits expires max_lease later at the earliest.
         return min(self._store.seconds_to_next(), self.settings.max_lease)
 
-    def _take_now(self, max_events: int) -> list[Delivery]:
+    def _take_now(self, max_events: int, max_bytes: float) -> list[Delivery]:
         self._advance()
         if self._delivery_paused:
             return []
-        return self._store.hand_out(max_events, self._codec.decode)
+        return self._store.hand_out(max_events, max_bytes, self._codec.decode)
 
     async def ack(self, *deliveries: Delivery) -> None:
         """The events are done; the first settlement of an event wins."""

@@ -194,10 +194,17 @@ class Store:
 
     # --- going out ---
 
-    def hand_out(self, count: int, decode: Callable[[bytes], object]) -> list[Delivery]:
-        """Hand out up to `count` waiting events; one past the delivery limit goes to the dead letters instead."""
+    def hand_out(self, count: int, max_bytes: float, decode: Callable[[bytes], object]) -> list[Delivery]:
+        """Hand out up to `count` waiting events, beyond the first only while they have at most `max_bytes` together.
+
+        One past the delivery limit goes to the dead letters instead.
+        """
         deliveries: list[Delivery] = []
+        size_bytes = 0
         while self.waiting and len(deliveries) < count:
+            size_bytes += len(self.waiting[0].payload)
+            if deliveries and size_bytes > max_bytes:
+                break
             entry = self.waiting.popleft()
             if entry.deliveries >= self.settings.retry_policy.max_deliveries:
                 self._bury_or_delay(entry, "crashed" if entry.handed_out else "max_retries")

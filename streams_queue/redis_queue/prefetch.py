@@ -6,14 +6,17 @@ from typing import Literal
 
 WORK_AHEAD = 0.05
 MOST_EVENTS = 512
-MOST_BYTES = 16 * 1024 * 1024
+# More leaves the processor's caches before it is handed out, and keeps the server from others for too long.
+MOST_BYTES = 1024 * 1024
+# Before the first fetch nobody knows how large events are; a hundred of a megabyte must not come at once.
+_FIRST_GUESS_BYTES = 64 * 1024
 # With fewer the server has too little to do meanwhile.
 WORTH_OVERLAPPING = 16
 _GROWTH = 4
 
 
 class Prefetch:
-    """Learns from each fetch how fast its events were used up.
+    """Learns from each fetch how large events are, and how fast they are used up.
 
     Args:
         setting: A fixed number of events, or "auto".
@@ -25,13 +28,22 @@ class Prefetch:
         self._fetched = 0
         self._fetched_at = 0.0
         self._had = 0
-        self._average_bytes = 1.0
+        self._average_bytes = float(_FIRST_GUESS_BYTES)
+        self._is_guess = True
 
     @property
     def low_water(self) -> int:
         """How many prefetched events are so few that the next ones are fetched while these are used up; 0: never."""
-        target = self._target if self._fixed is None else self._fixed
-        return target // 2 if target >= WORTH_OVERLAPPING else 0
+        wanted = min(self._wanted, self._most)
+        return wanted // 2 if wanted >= WORTH_OVERLAPPING else 0
+
+    @property
+    def _wanted(self) -> int:
+        return self._target if self._fixed is None else self._fixed
+
+    @property
+    def _most(self) -> int:
+        return max(1, int(MOST_BYTES / self._average_bytes))
 
     def next_count(self, demand: int, now: float, buffered: int = 0) -> int:
         """Return how many events to fetch.
@@ -42,15 +54,14 @@ class Prefetch:
             buffered: How many prefetched events are there still.
         """
         self._learn(now, buffered)
-        wanted = max(demand, (self._target if self._fixed is None else self._fixed) - buffered)
-        return max(1, min(wanted, int(MOST_BYTES / self._average_bytes)))
+        return max(1, min(max(demand, self._wanted), self._most) - buffered)
 
     def fetched(self, count: int, size_bytes: int, now: float, buffered: int = 0) -> None:
         """Note what a fetch brought, when, and how many were there already."""
         self._fetched, self._fetched_at, self._had = count, now, count + buffered
         if count:
-            self._average_bytes += 0.2 * (size_bytes / count - self._average_bytes)
-            self._average_bytes = max(1.0, self._average_bytes)
+            before = size_bytes / count if self._is_guess else self._average_bytes
+            self._average_bytes, self._is_guess = max(1.0, (before + size_bytes / count) / 2), False
 
     def _learn(self, now: float, buffered: int) -> None:
         if self._fetched:

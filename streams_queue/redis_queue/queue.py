@@ -280,16 +280,20 @@ class RedisEventQueue:
             return delivery.payload
         return None
 
-    async def receive(self, max_events: int = 1, timeout: float | None = None) -> list[Delivery]:
+    async def receive(
+        self, max_events: int = 1, timeout: float | None = None, *, max_bytes: float = math.inf
+    ) -> list[Delivery]:
         """Take up to `max_events` deliveries, to be settled one by one; [] when nothing came in time.
+
+        Payloads of more than `max_bytes` together are taken only if there is a single one.
 
         Redis, Cancelled, Raises: as `dequeue`; UsageError if max_events is below 1.
         """
         if max_events < 1:
             raise UsageError(f"receive takes at least 1 event, not {max_events}")
-        return await self._take(max_events, timeout)
+        return await self._take(max_events, timeout, max_bytes)
 
-    async def _take(self, max_events: int, timeout: float | None) -> list[Delivery]:
+    async def _take(self, max_events: int, timeout: float | None, max_bytes: float = math.inf) -> list[Delivery]:
         if self._closed:
             self._warn_closed()
             return []
@@ -298,7 +302,7 @@ class RedisEventQueue:
             raise UsageError("timeout must be a number of seconds, not NaN")
         session = self._current()
         session.start_consuming()
-        return await session.reader.take(max_events, seconds)
+        return await session.reader.take(max_events, seconds, max_bytes)
 
     async def ack(self, *deliveries: Delivery) -> None:
         """The events are done; the first settlement of an event wins, finished work needs no ownership.

@@ -84,7 +84,7 @@ class Reader:
         self._size = size
         self._session = session
         self._prefetch = Prefetch(settings.prefetch)
-        self._buffer: deque[tuple[float, Lease]] = deque()
+        self._buffer: deque[Lease] = deque()
         self._waiters: deque[_Waiter] = deque()
         self._demand = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -113,7 +113,7 @@ class Reader:
     @property
     def oldest_buffered(self) -> str | None:
         """The entry id of the oldest prefetched event."""
-        return min((lease.entry_id for _, lease in self._buffer), default=None, key=milliseconds_of)
+        return min((lease.entry_id for lease in self._buffer), default=None, key=milliseconds_of)
 
     @property
     def is_reading(self) -> bool:
@@ -132,8 +132,10 @@ class Reader:
         wanted = sum(waiter.slots for waiter in self._waiters if not waiter.woken.done())
         return max(0, wanted - self._startable())
 
-    async def take(self, max_events: int, timeout: float) -> list[Delivery]:
+    async def take(self, max_events: int, timeout: float, max_bytes: float) -> list[Delivery]:
         """Return up to `max_events` deliveries, [] when nothing came within `timeout` seconds or the reader is closed.
+
+        Beyond the first they have at most `max_bytes` of payload together.
 
         Redis: nothing while the buffer has events; else 1 round trip, which acknowledges what is finished and reads.
         Cancelled: Nothing is taken; the read goes on for the next caller.
@@ -143,17 +145,17 @@ class Reader:
             StateError: The queue's keys cannot be shared.
         """
         loop = asyncio.get_running_loop()
-        if taken := self._hand_out(max_events):
+        if taken := self._hand_out(max_events, max_bytes):
             return taken
         deadline, fetches = loop.time() + timeout, self._fetches
         while not self._closed and (remaining := deadline - loop.time()) > 0:
             await self._wait(max_events, deadline, remaining)
-            if taken := self._hand_out(max_events):
+            if taken := self._hand_out(max_events, max_bytes):
                 return taken
         # However short the wait, the server has been asked once.
-        return await self._look(max_events) if self._fetches == fetches else []
+        return await self._look(max_events, max_bytes) if self._fetches == fetches else []
 
-    async def _look(self, max_events: int) -> list[Delivery]:
+    async def _look(self, max_events: int, max_bytes: float) -> list[Delivery]:
         """Take what the server has at this moment, without waiting for more."""
         if self._channel.outage.is_on or self._closed or self._paused:
             return []
@@ -163,7 +165,7 @@ class Reader:
         else:
             now = asyncio.get_running_loop().time()
             await self._wait(max_events, now, self._channel.commands.timeout)
-        return self._hand_out(max_events)
+        return self._hand_out(max_events, max_bytes)
 
     async def _round_trip(self) -> None:
         try:
@@ -189,14 +191,17 @@ class Reader:
             # Who was woken and gives up passes it on.
             self._wake_waiters()
 
-    def _hand_out(self, max_events: int) -> list[Delivery]:
+    def _hand_out(self, max_events: int, max_bytes: float) -> list[Delivery]:
         """Move events from the buffer into the caller's hands; no await between this and the caller's return."""
         if self._paused or self._closed:
             return []
         taken: list[Delivery] = []
-        buffer, leases, now = self._buffer, self._leases, time.monotonic()
+        buffer, leases, now, size_bytes = self._buffer, self._leases, time.monotonic(), 0
         while buffer and len(taken) < max_events and (self._all_may_start() or self._may_start(buffer[0])):
-            _, lease = buffer.popleft()
+            size_bytes += _payload_bytes(buffer[0].fields)
+            if taken and size_bytes > max_bytes:
+                break
+            lease = buffer.popleft()
             if lease.entry_id in leases and (delivery := self._read(lease)) is not None:
                 leases.hand_out(lease, now)
                 taken.append(delivery)
@@ -214,9 +219,8 @@ class Reader:
         """Whether no rule keeps any buffered event back, as is nearly always the case."""
         return self._leases.alone is None and not self._draining and not self._claims_first
 
-    def _may_start(self, buffered: tuple[float, Lease]) -> bool:
+    def _may_start(self, lease: Lease) -> bool:
         """Whether a buffered event may be handed out: not beside a suspect, nor before what is to be claimed."""
-        lease = buffered[1]
         if self._leases.alone is not None:
             return lease is self._leases.alone and self._leases.in_hand == 0
         return not self._draining and (lease.count > 1 or not self._claims_first)
@@ -282,7 +286,7 @@ class Reader:
 
     def take_buffer(self) -> list[Lease]:
         """Hand over what is prefetched, because nobody will ask for it any more."""
-        left = [lease for _, lease in self._buffer]
+        left = list(self._buffer)
         self._buffer.clear()
         return left
 
@@ -415,6 +419,7 @@ class Reader:
             self._fetches += 1
             self._arrived(entries)
             self._wake_waiters()
+            reply = None
         if not done.done():
             done.set_result(reply)
 
@@ -491,18 +496,18 @@ class Reader:
 
     def claimed(self, entries: Sequence[RawEntry], *, alone: bool) -> None:
         """Take over what crashed consumers left; it goes before what is buffered, and is never prefetched."""
-        now, leases = asyncio.get_running_loop().time(), self._new(entries)
+        leases = self._new(entries)
         for lease in reversed(leases):
             lease.alone = alone
-            self._buffer.appendleft((now, lease))
+            self._buffer.appendleft(lease)
         self._leases.hold(*leases)
         self._watch_buffer()
         self._wake_waiters()
 
     def _arrived(self, entries: Sequence[RawEntry]) -> None:
-        now, leases = asyncio.get_running_loop().time(), self._new(entries)
+        leases = self._new(entries)
         self._leases.hold(*leases)
-        self._buffer.extend([(now, lease) for lease in leases])
+        self._buffer.extend(leases)
         self._watch_buffer()
 
     def _new(self, entries: Sequence[RawEntry]) -> list[Lease]:
@@ -544,18 +549,18 @@ class Reader:
 
     def _watch_buffer(self) -> None:
         if self._buffer and self._stale_timer is None:
-            due = min(arrived for arrived, _ in self._buffer) + STALE_AFTER
-            self._stale_timer = asyncio.get_running_loop().call_at(due, self._release_stale)
+            left = min(lease.since for lease in self._buffer) + STALE_AFTER - time.monotonic()
+            self._stale_timer = asyncio.get_running_loop().call_later(left, self._release_stale)
 
     def _release_stale(self) -> None:
         self._stale_timer = None
-        limit = asyncio.get_running_loop().time() - STALE_AFTER + 0.001
-        self._give_back([lease for arrived, lease in self._buffer if arrived <= limit])
-        self._buffer = deque((arrived, lease) for arrived, lease in self._buffer if arrived > limit)
+        limit = time.monotonic() - STALE_AFTER + 0.001
+        self._give_back([lease for lease in self._buffer if lease.since <= limit])
+        self._buffer = deque(lease for lease in self._buffer if lease.since > limit)
         self._watch_buffer()
 
     def _release_buffer(self) -> None:
-        self._give_back([lease for _, lease in self._buffer])
+        self._give_back(list(self._buffer))
         self._buffer.clear()
 
     def _give_back(self, leases: Sequence[Lease]) -> None:
@@ -573,5 +578,9 @@ def _wake(waiter: _Waiter) -> None:
 
 
 def _size_bytes(entries: Iterable[RawEntry]) -> int:
-    """Return about how many bytes entries have: of ours the payload, which is nearly all."""
-    return sum([len(flat[3]) if len(flat) == 6 else sum(map(len, flat)) for _, _, flat in entries])
+    return sum([_payload_bytes(flat) for _, _, flat in entries])
+
+
+def _payload_bytes(flat: Sequence[bytes]) -> int:
+    """Return how large the payload of an entry is; of one that we did not write, everything."""
+    return len(flat[3]) if len(flat) == 6 else sum(map(len, flat))

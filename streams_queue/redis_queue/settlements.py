@@ -101,6 +101,7 @@ class Settlements:
             return
         for lease in leases:
             self._leases.settled(lease)
+            lease.delivery = None
         self._channel.last_held = max(0, self._channel.last_held - len(leases))
 
     def put_acks_back(self, leases: Sequence[Lease]) -> None:
@@ -160,8 +161,10 @@ class Settlements:
         for future in self._confirmations.pop(lease.entry_id, ()):
             if not future.done():
                 future.set_result(None)
-        if lease.delivery is not None and self._observers.watch:
-            self._observers.settled(lease.delivery, settled_as)
+        # A delivery knows its lease: without the way back, both go when the last caller lets go.
+        delivery, lease.delivery = lease.delivery, None
+        if delivery is not None and self._observers.watch:
+            self._observers.settled(delivery, settled_as)
 
     # --- the fenced settlements ---
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import os
 import weakref
 from collections.abc import Awaitable, Container, Iterable, Mapping, Sequence
@@ -254,8 +255,12 @@ class ResilientQueue:
             return delivery.payload
         return None
 
-    async def receive(self, max_events: int = 1, timeout: float | None = None) -> list[Delivery]:
+    async def receive(
+        self, max_events: int = 1, timeout: float | None = None, *, max_bytes: float = math.inf
+    ) -> list[Delivery]:
         """Take up to `max_events` deliveries from the server or, while the fallback is on, from either queue.
+
+        Payloads of more than `max_bytes` together are taken only if there is a single one.
 
         Cancelled: No event is lost; at any moment this waits on one queue only, and takes nothing from the other.
         """
@@ -264,15 +269,17 @@ class ResilientQueue:
         if self._running and not self._has_looked:
             await self._look_first()
         while self._running:
-            if self._recovery.active and (local := await self._local.receive(max_events, timeout=0)):
+            if self._recovery.active and (
+                local := await self._local.receive(max_events, timeout=0, max_bytes=max_bytes)
+            ):
                 self._local_deliveries.update(local)
                 return local
-            found = await self._receive_from_redis(max_events, deadline)
+            found = await self._receive_from_redis(max_events, deadline, max_bytes)
             if found is not None:
                 return found
         return []
 
-    async def _receive_from_redis(self, max_events: int, deadline: float) -> list[Delivery] | None:
+    async def _receive_from_redis(self, max_events: int, deadline: float, max_bytes: float) -> list[Delivery] | None:
         """Wait for events on the server; None as soon as it is time to look into the local queue."""
         loop = asyncio.get_running_loop()
         scope = asyncio.timeout(None)
@@ -283,7 +290,8 @@ class ResilientQueue:
                 if self._recovery.active:
                     arrival = loop.create_task(self._local.wait_for_arrival())
                     arrival.add_done_callback(lambda _: self._interrupt(scope))
-                return await self._redis.receive(max_events, timeout=max(0.0, deadline - loop.time()))
+                timeout = max(0.0, deadline - loop.time())
+                return await self._redis.receive(max_events, timeout, max_bytes=max_bytes)
         except TimeoutError:
             return None
         finally:

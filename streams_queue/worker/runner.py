@@ -40,6 +40,8 @@ from streams_queue.worker.signals import on_stop_signals
 logger = logging.getLogger(__name__)
 
 _RECEIVE_WAIT = 30.0
+# More that is decoded at once leaves the processor's caches before the handlers see it.
+_AT_ONCE_BYTES = 64 * 1024
 _RECEIVE_BACKOFF = RetryPolicy(base_delay=0.1, max_delay=5.0, jitter=0.5)
 _LEASE_CHECK_INTERVAL = 0.2
 _DEFAULT_SHUTDOWN_TIMEOUT = 30.0
@@ -265,7 +267,7 @@ class Worker:
         failures = 0
         while (free := await self._free_slots()) and not self._stop_asked:
             try:
-                deliveries = await self._queue.receive(free, timeout=_RECEIVE_WAIT)
+                deliveries = await self._queue.receive(free, _RECEIVE_WAIT, max_bytes=_AT_ONCE_BYTES)
             except QueueClosed:
                 return
             except Exception as error:

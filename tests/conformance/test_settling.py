@@ -362,3 +362,18 @@ async def test_observers_are_told(make_queue: MakeQueue) -> None:
         ("dead_letter", "dead"),
     ]
     assert recorder.deaths == [("dead_letter", "rejected")]
+
+
+async def test_receive_takes_no_more_bytes_than_asked_for(queue: Queue) -> None:
+    """A single event may have more, since nobody would ever get it otherwise; order and the rest stay."""
+    sizes = [300, 300, 3000, 300, 300]
+    await queue.enqueue_many([event(number, filler="x" * size) for number, size in enumerate(sizes)])
+
+    batches = []
+    while taken := await queue.receive(10, timeout=0.2, max_bytes=1000):
+        batches.append([delivery.payload["n"] for delivery in taken])
+        await queue.ack(*taken)
+
+    assert [number for batch in batches for number in batch] == [0, 1, 2, 3, 4]
+    assert [2] in batches
+    assert max(map(len, batches)) == 2

@@ -136,7 +136,7 @@ async def test_max_lease_ends_the_renewals(make_redis_queue: MakeQueue) -> None:
 
 async def test_hundreds_of_expired_entries_all_come_back(make_redis_queue: MakeQueue, stored: StoredQueue) -> None:
     """More than one sweep can claim, and behind entries of the living: none of them is forgotten or counted twice."""
-    living, queue = make_redis_queue(lease=30), make_redis_queue(lease=30)
+    living, queue = make_redis_queue(lease=30, prefetch=1), make_redis_queue(lease=30)
     await living.enqueue_many(events(330))
     held = await receive_exactly(living, 30)
     await stored.raw.xreadgroup(stored.keys.group, "ghost", {stored.keys.stream: ">"}, count=300)

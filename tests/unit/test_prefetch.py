@@ -80,7 +80,9 @@ def test_the_pace_is_that_of_what_was_used_up() -> None:
 @pytest.mark.parametrize(("setting", "low_water"), [(0, 0), (1, 0), (15, 0), (16, 8), (100, 50)])
 def test_the_next_events_are_fetched_when_half_is_used_up(setting: int, low_water: int) -> None:
     """Where that is worth a round trip; whoever asked for one event at a time never has two."""
-    assert Prefetch(setting).low_water == low_water
+    prefetch = Prefetch(setting)
+    prefetch.fetched(10, 10 * 300, 0.0)
+    assert prefetch.low_water == low_water
 
 
 def test_nothing_is_fetched_ahead_of_slow_handlers() -> None:
@@ -113,11 +115,28 @@ def test_large_events_are_fetched_a_few_at_a_time(setting: int) -> None:
     assert count == MOST_BYTES // 1_000_000
 
 
-def test_one_large_event_does_not_change_the_average_much() -> None:
-    """Sizes are averaged over fetches, a fifth of the newest each time."""
+def test_events_of_unknown_size_are_fetched_a_few_at_a_time() -> None:
+    """Whoever waits for a hundred does not get a hundred megabytes before anybody knows."""
     prefetch = Prefetch(1000)
-    prefetch.fetched(1, 1 + 5 * 1024 * 1024, 0.0)
-    assert prefetch.next_count(1, 0.0) == 15
+    assert prefetch.next_count(100, 0.0) == 16
+    prefetch.fetched(16, 16 * 300, 0.0)
+    assert prefetch.next_count(100, 0.0) == 1000
+
+
+def test_each_fetch_counts_as_much_as_all_before_it() -> None:
+    """Events that become large are noticed at once."""
+    prefetch = Prefetch(1000)
+    prefetch.fetched(100, 100 * 1024, 0.0)
+    prefetch.fetched(100, 100 * 15 * 1024, 0.0)
+    assert prefetch.next_count(1, 0.0) == MOST_BYTES // (8 * 1024)
+
+
+def test_what_is_there_counts_for_the_bytes_as_well() -> None:
+    """Fetching ahead does not go beyond the bound."""
+    prefetch = Prefetch(1000)
+    prefetch.fetched(10, 10 * 8192, 0.0)
+    assert prefetch.next_count(0, 0.0, buffered=28) == 100
+    assert prefetch.low_water == 64
 
 
 @given(history=fetches, setting=st.just("auto") | st.integers(0, 1000))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -107,11 +108,13 @@ class FlakyServer(EventQueue):
         self.sent.append(("again", [payload["n"] for payload in batch.arguments["payloads"]]))
         return await super().enqueue_many(**batch.arguments)
 
-    async def receive(self, max_events: int = 1, timeout: float | None = None) -> list[Delivery]:
+    async def receive(
+        self, max_events: int = 1, timeout: float | None = None, *, max_bytes: float = math.inf
+    ) -> list[Delivery]:
         while self.down is not None and (timeout is None or timeout > 0):
             self.up.clear()
             await self.up.wait()
-        return [] if self.down is not None else await super().receive(max_events, timeout)
+        return [] if self.down is not None else await super().receive(max_events, timeout, max_bytes=max_bytes)
 
     async def get_queue_depth(self) -> int:
         self._check()

@@ -78,7 +78,9 @@ class ScriptedQueue:
     def is_running(self) -> bool:
         return self.running
 
-    async def receive(self, max_events: int = 1, timeout: float | None = None) -> list[Delivery]:
+    async def receive(
+        self, max_events: int = 1, timeout: float | None = None, *, max_bytes: float = math.inf
+    ) -> list[Delivery]:
         self.asked.append(max_events)
         while not self.waiting and not self.refusals and self.running:
             self.news.clear()
