@@ -244,6 +244,20 @@ def test_running_handlers_finish_when_the_supervisor_is_told_to_stop(fleet: Flee
     assert (stats.waiting, stats.in_flight) == (6, 0)
 
 
+def test_processes_that_are_still_starting_end_at_once(fleet: Fleet) -> None:
+    """A handler's module that takes its time, or hangs, holds nothing; so it is not waited for."""
+    (fleet.folder / "slow_import.py").write_text(
+        "import time\nfrom pathlib import Path\nPath('importing').touch()\ntime.sleep(300)\n"
+    )
+    fleet.start(2, handler="slow_import:handle")
+    fleet.until((fleet.folder / "importing").exists)
+    pids = fleet.pids()
+    fleet.process.send_signal(signal.SIGTERM)
+    code, out = fleet.wait(15)
+    assert (code, json.loads(out)["processed"]) == (0, 0)
+    assert not any(map(is_ours, pids))
+
+
 def test_what_does_not_finish_in_time_is_given_back(fleet: Fleet) -> None:
     """After shutdown_timeout handlers are cancelled, in all processes, and their events are there for others."""
     fleet.enqueue(4)
