@@ -21,7 +21,8 @@ from streams_queue.messages import Payload
 # its own stack happens to be; GitHub's payloads have 8 levels.
 MAX_DEPTH: Final = 200
 MAX_EVENT_ID_LENGTH: Final = 512
-META_VERSION: Final = 1
+# The latest that is understood. What is written is 1, but for a compressed payload 2: an older release leaves it alone.
+META_VERSION: Final = 2
 
 # Before 0.20 the errors of msgspec were no ValueErrors.
 _UNREADABLE: Final = (ValueError, RecursionError, msgspec.MsgspecError)
@@ -32,7 +33,13 @@ _decode_json = msgspec.json.decode
 
 
 class Codec(Protocol):
-    """Turns payloads into bytes and back without changing them."""
+    """Turns payloads into bytes and back without changing them.
+
+    Attributes:
+        max_bytes: The largest encoded payload that is taken.
+    """
+
+    max_bytes: int
 
     def encode(self, payload: Any) -> bytes:
         """Return the bytes that travel.
@@ -355,14 +362,16 @@ class Meta(msgspec.Struct, frozen=True):
         deliveries: How often the event had been handed out by earlier entries.
         headers: What the producer gave along.
         content_type: What the payload is, if not JSON.
+        content_encoding: How the payload is compressed, if it is.
         redriven_from: The dead letter that this event was, if an operator put it back.
         unknown: Keys that this release does not know; kept when the entry is written again.
     """
 
-    version: int = META_VERSION
+    version: int = 1
     deliveries: int = 0
     headers: Mapping[str, str] = {}
     content_type: str | None = None
+    content_encoding: str | None = None
     redriven_from: str | None = None
     unknown: Mapping[str, Any] = {}
 
@@ -375,6 +384,10 @@ class Meta(msgspec.Struct, frozen=True):
         """Return the same meta with another count of deliveries so far."""
         return msgspec.structs.replace(self, deliveries=deliveries)
 
+    def compressed(self, encoding: str) -> Meta:
+        """Return the meta of the same event with its payload compressed."""
+        return msgspec.structs.replace(self, version=2, content_encoding=encoding)
+
     def redriven(self, dead_id: str) -> Meta:
         """Return the meta of this event put back from the dead letters: count 0, and where it came from."""
         return msgspec.structs.replace(self, deliveries=0, redriven_from=dead_id)
@@ -382,6 +395,9 @@ class Meta(msgspec.Struct, frozen=True):
 
 PLAIN_META: Final = Meta()
 _PLAIN_META_BYTES: Final = b'{"v":1}'
+# The other one that most events have, where payloads are compressed.
+_COMPRESSED_META: Final = PLAIN_META.compressed("zstd")
+_COMPRESSED_META_BYTES: Final = b'{"v":2,"ce":"zstd"}'
 
 
 def encode_meta(meta: Meta) -> bytes:
@@ -391,6 +407,7 @@ def encode_meta(meta: Meta) -> bytes:
     fields: dict[str, Any] = {
         "v": meta.version,
         "d": meta.deliveries,
+        "ce": meta.content_encoding,
         "h": meta.headers,
         "ct": meta.content_type,
         "rf": meta.redriven_from,
@@ -402,6 +419,8 @@ def decode_meta(data: bytes) -> Meta:
     """Return what a meta field says. Raises DecodeError if it is broken; a newer one is returned, see `is_newer`."""
     if data == _PLAIN_META_BYTES:
         return PLAIN_META
+    if data == _COMPRESSED_META_BYTES:
+        return _COMPRESSED_META
     try:
         fields = _decode_json(data, type=dict[str, Any])
         version = msgspec.convert(fields.pop("v", None), int)
@@ -413,4 +432,10 @@ def decode_meta(data: bytes) -> Meta:
         raise DecodeError(f"the meta field is broken ({type(error).__name__})") from None
 
 
-_META_FIELDS: Final = {"d": "deliveries", "h": "headers", "ct": "content_type", "rf": "redriven_from"}
+_META_FIELDS: Final = {
+    "d": "deliveries",
+    "ce": "content_encoding",
+    "h": "headers",
+    "ct": "content_type",
+    "rf": "redriven_from",
+}

@@ -1,35 +1,62 @@
-"""`worker`: run a handler on a queue's events."""
+"""`worker`: run a handler on a queue's events, in one process or several."""
 
 from __future__ import annotations
 
 import asyncio
-import importlib
+import dataclasses
 import logging
+import math
 import sys
-from collections.abc import Callable
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from streams_queue.cli.channel import Task
+from streams_queue.cli.cores import usable_cores
 from streams_queue.cli.options import ConfigOption, EnvironmentOption, JsonOption, UrlOption, as_fields, load_settings
-from streams_queue.cli.output import print_fields, print_json
+from streams_queue.cli.output import print_error, print_fields, print_json
+from streams_queue.cli.supervisor import Supervisor
+from streams_queue.cli.working import (
+    LOG_FORMAT,
+    SHARED_LOG_FORMAT,
+    Work,
+    fast_loop,
+    log_level_of,
+    split_handler,
+)
 from streams_queue.errors import UsageError
-from streams_queue.factory import QueueFactory
 from streams_queue.queue import Queue
 from streams_queue.worker import Worker, WorkerCounts
 
-LoopFactory = Callable[[], asyncio.AbstractEventLoop]
+_MOST_PROCESSES = 1024
+_DEFAULT_SHUTDOWN_TIMEOUT = 30.0
+
+
+def _processes(given: object) -> int:
+    """Read `4` or `auto`."""
+    text = str(given)
+    if text == "auto":
+        return usable_cores()
+    if text.isdecimal() and 1 <= int(text) <= _MOST_PROCESSES:
+        return int(text)
+    raise typer.BadParameter(f"a number from 1 to {_MOST_PROCESSES}, or auto")
 
 
 def work(
+    context: typer.Context,
     handler: Annotated[str, typer.Argument(metavar="MODULE:HANDLER", help="A function, such as app.tasks:handle.")],
     *,
     config: ConfigOption = None,
     url: UrlOption = None,
     environment: EnvironmentOption = None,
     as_json: JsonOption = False,
-    concurrency: Annotated[int, typer.Option(min=1, help="How many events run at once.")] = 10,
+    processes: Annotated[
+        int,
+        typer.Option(
+            parser=_processes, metavar="N|auto", help="Worker processes; auto: as many as there are cores to use."
+        ),
+    ] = 1,
+    concurrency: Annotated[int, typer.Option(min=1, help="How many events run at once, in each process.")] = 10,
     handler_timeout: Annotated[
         float | None,
         typer.Option(min=0.001, help="Seconds before a run counts as failed; default: the configuration's."),
@@ -41,65 +68,63 @@ def work(
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
 ) -> None:
     """Run a handler on the queue's events until SIGTERM or Ctrl-C, then print what became of them."""
-    _log_to_stderr(log_level)
-    function = load_handler(handler)
-    queue = QueueFactory.create_queue(load_settings(config, url, environment))
-    worker = Worker(
-        queue,
-        function,
+    level = log_level_of(log_level)
+    log_format = LOG_FORMAT if processes == 1 else SHARED_LOG_FORMAT
+    logging.basicConfig(level=level, format=log_format, stream=sys.stderr)
+    its_work = Work(
+        handler=handler,
+        settings=load_settings(config, url, environment),
         concurrency=concurrency,
         handler_timeout=handler_timeout,
         shutdown_timeout=shutdown_timeout,
         name=name,
     )
-    with asyncio.Runner(loop_factory=_fast_loop()) as runner:
-        counts = runner.run(_run(queue, worker))
+    if processes == 1:
+        counts = _run_here(its_work)
+    else:
+        debug = bool(context.find_root().params.get("debug"))
+        counts = _run_in_processes(processes, Task(work=its_work, log_level=level, path=sys.path, debug=debug))
     if as_json:
         print_json(as_fields(counts))
     else:
         print_fields({field.replace("_", " "): count for field, count in as_fields(counts).items()})
 
 
-async def _run(queue: Queue, worker: Worker) -> WorkerCounts:
-    async with queue:
-        await worker.run()
+def _run_here(its_work: Work) -> WorkerCounts:
+    queue, worker = its_work.prepare()
+    with asyncio.Runner(loop_factory=fast_loop()) as runner:
+        runner.run(_run(queue, worker))
     return worker.counts
 
 
-def load_handler(spec: str) -> Callable[[Any], Any]:
-    """
-    Import `package.module:function`; the working directory is searched, too.
-
-    Raises:
-        UsageError: There is no such module or function, or importing it failed.
-    """
-    module_name, colon, path = spec.partition(":")
-    if not (module_name and colon and path):
-        raise UsageError(f"A handler is written MODULE:HANDLER, not {spec!r}")
-    if str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
-    try:
-        found: Any = importlib.import_module(module_name)
-    except Exception as error:
-        raise UsageError(f"{module_name} cannot be imported: {type(error).__name__}: {error}") from error
-    for name in path.split("."):
-        found = getattr(found, name, None)
-    if not callable(found):
-        raise UsageError(f"{module_name} has no function {path!r}")
-    return found  # type: ignore[no-any-return]
+async def _run(queue: Queue, worker: Worker) -> None:
+    async with queue:
+        await worker.run()
 
 
-def _fast_loop() -> LoopFactory | None:
-    """Return uvloop's, where the extra `speed` is installed."""
-    try:
-        import uvloop
-    except ImportError:
-        return None
-    return uvloop.new_event_loop
+def _run_in_processes(count: int, task: Task) -> WorkerCounts:
+    """Run the task in `count` processes; what can be said to be wrong without them is said first, and once."""
+    split_handler(task.work.handler)
+    if sys.platform == "win32":
+        raise UsageError("--processes needs an operating system with process groups and file descriptors to pass on")
+    if task.work.settings.type == "asyncio":
+        raise UsageError("An asyncio queue lives in one process: there is nothing in it for --processes to share")
+    tasks = [dataclasses.replace(task, work=_named(task.work, number)) for number in range(1, count + 1)]
+    supervisor = Supervisor(tasks, shutdown_timeout=_shutdown_timeout(task.work))
+    asyncio.run(supervisor.run())
+    if supervisor.failure is not None:
+        print_error(supervisor.failure.error)
+        raise typer.Exit(supervisor.failure.exit_code)
+    return supervisor.counts
 
 
-def _log_to_stderr(level: str) -> None:
-    number = logging.getLevelNamesMapping().get(level.upper())
-    if number is None:
-        raise UsageError(f"There is no log level {level!r}; there are debug, info, warning and error")
-    logging.basicConfig(level=number, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+def _named(its_work: Work, number: int) -> Work:
+    return dataclasses.replace(its_work, name=f"{its_work.name}-{number}")
+
+
+def _shutdown_timeout(its_work: Work) -> float:
+    """Return how long a worker lets running handlers finish; the supervisor has to wait for longer than that."""
+    if its_work.shutdown_timeout is not None:
+        return its_work.shutdown_timeout
+    handler_timeout = its_work.handler_timeout or its_work.settings.handler_timeout
+    return _DEFAULT_SHUTDOWN_TIMEOUT if handler_timeout in {None, math.inf} else handler_timeout

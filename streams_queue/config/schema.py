@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from streams_queue.config.settings import DeadLetterSettings, FallbackSettings
+from streams_queue.config.settings import CompressionSettings, DeadLetterSettings, FallbackSettings
 from streams_queue.config.values import (
     LARGEST_BYTES,
     LARGEST_COUNT,
@@ -62,6 +62,14 @@ QUEUE = Section(
         "handler_timeout": real(above=0),
         "prefetch": prefetch,
         "max_event_bytes": integer(at_least=1, at_most=LARGEST_BYTES),
+        "compression": Section(
+            {
+                "type": choice("none", "zstd"),
+                "min_bytes": integer(at_least=0, at_most=LARGEST_BYTES),
+                "level": integer(at_least=1, at_most=19),
+            },
+            CompressionSettings,
+        ),
         "dedup_window": real(at_least=1),
         "dead_letter": Section(
             {"max_size": integer(at_least=1), "when_full": choice("refuse", "drop")}, DeadLetterSettings

@@ -11,6 +11,21 @@ from streams_queue.retry import RetryPolicy
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CompressionSettings:
+    """How payloads are compressed on their way to a server.
+
+    Attributes:
+        type: `zstd`, or `none` for not at all.
+        min_bytes: Encoded payloads from this size on are.
+        level: Of zstd: higher is slower and a little smaller.
+    """
+
+    type: Literal["none", "zstd"] = "zstd"
+    min_bytes: int = 2048
+    level: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DeadLetterSettings:
     """How many dead letters are kept, and what happens to the next one: `refuse` it or `drop` the oldest."""
 
@@ -64,7 +79,8 @@ class Settings:
         max_lease: The longest that one delivery is renewed.
         handler_timeout: The longest that a handler may run; None sets no limit.
         prefetch: How many events are fetched ahead; `auto` follows the handlers' speed.
-        max_event_bytes: The largest encoded event that is taken.
+        max_event_bytes: The largest encoded event that is taken, before it is compressed.
+        compression: How payloads are compressed for the server; None leaves them as they are.
         dedup_window: How long an event_id given by a caller is remembered.
         dead_letter: How dead letters are kept.
         fallback: What the resilient queue may hold locally.
@@ -88,6 +104,7 @@ class Settings:
     handler_timeout: float | None = None
     prefetch: int | Literal["auto"] = "auto"
     max_event_bytes: int = 10 * 1024 * 1024
+    compression: CompressionSettings | None = None
     dedup_window: float = 86_400.0
     dead_letter: DeadLetterSettings = DeadLetterSettings()
     fallback: FallbackSettings = FallbackSettings()

@@ -135,6 +135,8 @@ def _try_out(server: Server, kwargs: Mapping[str, Any]) -> None:
         hint = "; options of TLS need rediss://" if unknown.startswith("ssl_") else ""
         raise _problem(f"has an option that redis-py does not know: {unknown}{hint}") from None
     except ssl.SSLError as error:
+        if not hasattr(error, "reason"):  # raised by Python itself, about unknown ciphers for instance
+            raise _problem("has an option with a value that cannot be used (SSLError)") from None
         raise _problem(f"the certificates cannot be loaded: {error.reason or type(error).__name__}") from None
     except (ValueError, OSError, redis_errors.RedisError) as error:
         raise _problem(f"has an option with a value that cannot be used ({type(error).__name__})") from None

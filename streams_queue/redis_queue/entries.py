@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from streams_queue.codec import PLAIN_META, Codec, decode_meta
-from streams_queue.errors import DecodeError
+from streams_queue.codec import PLAIN_META, Codec, Meta, decode_meta
+from streams_queue.compression import CannotExpandError, expand
+from streams_queue.errors import DecodeError, MessageTooLarge
 from streams_queue.messages import DeadLetter, Delivery, WaitingEvent
 
 # The end of the year 9999: a calendar and an operator's terminal go no further, the ids and scores of others do.
@@ -34,9 +35,15 @@ class Broken:
 
 @dataclass(frozen=True, slots=True)
 class Newer:
-    """An entry that a newer release wrote: it is left for a newer consumer."""
+    """An entry that cannot be read here, and may be elsewhere: it is left to a consumer that can.
+
+    Attributes:
+        version: Of its format.
+        needs: What this consumer lacks.
+    """
 
     version: int
+    needs: str = "a newer release"
 
 
 def fields_of(flat: Sequence[bytes]) -> dict[str, bytes]:
@@ -64,6 +71,7 @@ def read_entry(
         if missing:
             return Broken("undecodable", f"the entry has no field {', '.join(missing)}")
         event_id, payload, stored_meta = fields["id"], fields["payload"], fields["meta"]
+    meta = PLAIN_META
     try:
         meta = decode_meta(stored_meta)
         if meta is not PLAIN_META:
@@ -73,6 +81,8 @@ def read_entry(
                 return Broken("undecodable", "the scripts cannot read the deliveries in the meta field")
         if len(payload) > max_bytes:
             return Broken("too_large", f"the payload is {len(payload)} bytes; max_event_bytes is {max_bytes}")
+        if meta.content_encoding is not None:
+            payload = expand(payload, meta.content_encoding, max_bytes=codec.max_bytes)
         return Delivery(
             codec.decode(payload),
             event_id.decode(),
@@ -81,12 +91,23 @@ def read_entry(
             meta.headers,
             _moment(entry_id.partition("-")[0]),
         )
-    except DecodeError as error:
-        return Broken("undecodable", str(error))
-    except UnicodeDecodeError:
-        return Broken("undecodable", "the id is not UTF-8")
-    except Exception as error:  # noqa: BLE001 - a payload type may raise anything; its message may hold the payload
-        return Broken("undecodable", f"cannot be read ({type(error).__name__})")
+    except Exception as error:  # noqa: BLE001 - a payload type may raise anything
+        return _why_not(error, meta)
+
+
+def _why_not(error: Exception, meta: Meta) -> Broken | Newer:
+    match error:
+        case DecodeError():
+            return Broken("undecodable", str(error))
+        case MessageTooLarge():
+            return Broken("too_large", str(error))
+        case CannotExpandError():
+            return Newer(meta.version, str(error))
+        case UnicodeDecodeError():
+            return Broken("undecodable", "the id is not UTF-8")
+        case _:
+            # Its message may hold the payload.
+            return Broken("undecodable", f"cannot be read ({type(error).__name__})")
 
 
 def _countable(meta: bytes, deliveries: int) -> bool:
@@ -154,8 +175,16 @@ def digest(event_id: str) -> str:
 
 def _payload_or_none(fields: Mapping[str, bytes], codec: Codec) -> Any:
     try:
-        return codec.decode(fields["payload"])
+        payload, encoding = fields["payload"], _encoding(fields)
+        return codec.decode(payload if encoding is None else expand(payload, encoding, max_bytes=codec.max_bytes))
     except Exception:  # noqa: BLE001 - a payload type may raise anything; the fields are shown as they are then
+        return None
+
+
+def _encoding(fields: Mapping[str, bytes]) -> str | None:
+    try:
+        return decode_meta(fields["meta"]).content_encoding
+    except (KeyError, DecodeError):
         return None
 
 

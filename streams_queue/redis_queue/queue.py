@@ -24,6 +24,7 @@ from streams_queue.codec import (
     encode_meta,
     make_codec,
 )
+from streams_queue.compression import check_compression
 from streams_queue.config import MEMORY_REQUIRES, REDIS_REQUIRES, Settings, load_config
 from streams_queue.errors import BackendError, ConfigError, LeaseLost, NotDurable, QueueClosed, UsageError
 from streams_queue.messages import DeadLetter, Delivery, QueueStats, Receipt, ReceiptStatus, WaitingEvent
@@ -31,6 +32,7 @@ from streams_queue.observer import Observer, Observers
 from streams_queue.redis_client import Endpoint, endpoint_from_client, endpoint_from_url
 from streams_queue.redis_queue.leases import Lease, Stage
 from streams_queue.redis_queue.operations import Operations
+from streams_queue.redis_queue.packing import packed
 from streams_queue.redis_queue.producer import MAX_BATCH_EVENTS, Batch, NewEvent, in_batches
 from streams_queue.redis_queue.session import Session
 from streams_queue.redis_queue.size import LocalSize
@@ -77,6 +79,7 @@ class RedisEventQueue:
         self.keep_unresolved = False
         self._endpoint = _endpoint(self.settings, client)
         self._codec = make_codec(payload_type, max_bytes=self.settings.max_event_bytes)
+        self._compression = check_compression(self.settings.compression)
         self._observers = Observers(observers)
         self._size = LocalSize()
         self._operations = Operations(self.settings, self._codec, self._size, self._current)
@@ -171,7 +174,8 @@ class RedisEventQueue:
 
     def _new_event(self, payload: Any, event_id: str | None, delay: float, meta: bytes) -> NewEvent:
         made = f"{self._id_prefix}-{next(self._event_ids):x}" if event_id is None else event_id
-        return NewEvent(made, self._codec.encode(payload), meta, delay, event_id is not None)
+        event = NewEvent(made, self._codec.encode(payload), meta, delay, event_id is not None)
+        return event if self._compression is None else packed(event, self._compression)
 
     async def _put(self, events: Sequence[NewEvent]) -> list[Receipt]:
         if self._closed:

@@ -38,7 +38,7 @@ STALE_AFTER = 1.0
 # A read may end later than asked, when the server is busy with others.
 READ_MARGIN = 1.0
 MAX_BLOCK = 5.0
-# How long an entry that only a newer release can read is left to it before anybody looks again.
+# How long an entry that only others can read is left to it before anybody looks again.
 _LEAVE_TO_NEWER = 30.0
 _ADOPT_AT_ONCE = 500
 _SPIN_PAUSE = 0.01
@@ -534,12 +534,13 @@ class Reader:
         return None
 
     def _divert(self, lease: Lease, read: Broken | Newer) -> None:
-        """Send an entry that cannot be handed out to the dead letters, or leave it to a newer consumer."""
+        """Send an entry that cannot be handed out to the dead letters, or leave it to a consumer that can read it."""
         deadline = asyncio.get_running_loop().time() + self._settings.enqueue_timeout
         if isinstance(read, Newer):
-            logger.warning("Entry %s has version %d; it is left to a newer release", lease.entry_id, read.version)
+            what = "Entry %s has version %d and needs %s; it is left to others"
+            logger.warning(what, lease.entry_id, read.version, read.needs)
             later = self._settlements.nack(lease, delay=_LEAVE_TO_NEWER, deadline=deadline, counted=False)
-            self._settlements.in_background(later, f"leave entry {lease.entry_id} to a newer release")
+            self._settlements.in_background(later, f"leave entry {lease.entry_id} to others")
             return
         logger.warning("Entry %s goes to the dead letters, %s: %s", lease.entry_id, read.reason, read.error)
         bury = self._settlements.dead_letter(lease, reason=read.reason, error=read.error, deadline=deadline)

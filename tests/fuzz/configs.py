@@ -31,6 +31,7 @@ FULL: dict[str, Any] = {
     "handler_timeout": None,
     "prefetch": "auto",
     "max_event_bytes": 1000,
+    "compression": {"type": "zstd", "min_bytes": 2048, "level": 1},
     "dedup_window": 86400,
     "dead_letter": {"max_size": 10, "when_full": "refuse"},
     "fallback": {"max_size": 10, "spool": None},

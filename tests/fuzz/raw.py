@@ -10,6 +10,8 @@ import json
 import random
 from collections.abc import Callable, Sequence
 
+import zstandard
+
 SECRET = "hunter2-SECRET"
 
 Pairs = list[tuple[bytes, bytes]]
@@ -156,6 +158,8 @@ class Raw:
             return b'{"%s":' % SECRET.encode() + b"[" * deep + b"]" * deep + b"}"
         if chance < 0.7:
             return b'{"%s":%s}' % (SECRET.encode(), self.random.choice(_NUMBERISH))
+        if chance < 0.71:
+            return self._compressed()
         if chance < 0.72:
             return b'{"fuzz":"' + SECRET.encode() * self.random.choice((1000, 30_000)) + b'"}'
         text = bytearray(json.dumps({"fuzz": SECRET, "value": self._value(2)}).encode())
@@ -164,11 +168,28 @@ class Raw:
             text[place : place + self.random.randrange(3)] = self.random.choice(_BYTES)
         return bytes(text)
 
+    def _compressed(self) -> bytes:
+        """Return a zstd frame: good, of many zeros, of unknown size, cut off, or with something else in its place."""
+        text = json.dumps({"fuzz": SECRET, "value": self._value(2)}).encode()
+        sized = self.random.random() < 0.8
+        frame = zstandard.ZstdCompressor(write_content_size=sized).compress(
+            self.random.choice((text, text, bytes(20_000_000)))
+        )
+        spoil = self._one_of(
+            *(bytes,) * 3,
+            lambda frame: frame[: self.random.randrange(len(frame))],
+            lambda frame: frame[:4] + self.random.randbytes(9) + frame[13:],
+            lambda frame: frame + frame,
+        )
+        made = spoil(frame)
+        assert isinstance(made, bytes)
+        return made
+
     def _meta(self) -> bytes:
         if self.random.random() < 0.3:
             return b'{"v":1}'
         meta: dict[str, object] = {
-            "v": self.random.choice((1, 1, 1, 1, 1, 0, -1, 2, 99, 10**30, "1", None, 1.0, True, []))
+            "v": self.random.choice((1, 1, 1, 1, 2, 0, -1, 3, 99, 10**30, "1", None, 1.0, True, []))
         }
         if self.random.random() < 0.6:
             meta["d"] = self.random.choice((*_NUMBERS, *range(4), "1", None, [], {}))
@@ -176,6 +197,8 @@ class Raw:
             meta["h"] = self.random.choice(
                 ({}, {"trace": SECRET}, {"a": 1}, [], SECRET, {"d": "3"}, {'"d":4': '"d":5'})
             )
+        if self.random.random() < 0.2:
+            meta["ce"] = self.random.choice(("zstd", "zstd", "zstd", None, 5, []))
         if self.random.random() < 0.2:
             meta[self.random.choice(("ct", "rf", "x", SECRET))] = self._value(2)
         items = list(meta.items())

@@ -14,7 +14,8 @@ from typer.testing import CliRunner
 from streams_queue.cli.app import app
 from streams_queue.cli.enqueue import Line, find_event_id, parse
 from streams_queue.cli.exit_codes import exit_code_for
-from streams_queue.cli.worker import load_handler
+from streams_queue.cli.supervisor import Supervisor
+from streams_queue.cli.working import load_handler
 from streams_queue.demo.scenario import DemoError, DemoInterruptedError
 from streams_queue.errors import (
     BackendTimeout,
@@ -191,3 +192,26 @@ def test_a_handler_that_cannot_be_had_is_refused(importable: Path, spec: str, pr
     (importable / "broken_here.py").write_text("raise ValueError('boom')\n")
     with pytest.raises(UsageError, match=problem):
         load_handler(spec)
+
+
+@pytest.mark.parametrize("processes", ["0", "-1", "two", "1025", "1.5", ""])
+def test_a_number_of_processes_that_makes_no_sense_is_refused(processes: str) -> None:
+    """The message says what would; 0 means none to some programs and all cores to others, so it means nothing here."""
+    done = CliRunner().invoke(app, ["worker", "json:loads", "--processes", processes, "--url", "redis://127.0.0.1:1"])
+    assert done.exit_code == 2
+    assert "auto" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("handler", "kind", "problem"),
+    [("json", "redis", "MODULE:HANDLER"), ("json:loads", "asyncio", "lives in one process")],
+)
+def test_what_no_process_could_do_is_refused_before_one_starts(
+    handler: str, kind: str, problem: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One line, from the command itself."""
+    monkeypatch.setattr(Supervisor, "run", None)
+    monkeypatch.setenv("STREAMS_QUEUE_TYPE", kind)
+    done = CliRunner().invoke(app, ["worker", handler, "--processes", "2", "--url", "redis://127.0.0.1:1"])
+    assert done.exit_code == 2
+    assert problem in done.stderr

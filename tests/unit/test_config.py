@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from streams_queue.config import (
     FACTORY_REQUIRES,
     REDIS_REQUIRES,
+    CompressionSettings,
     FallbackSettings,
     MetricBounds,
     Settings,
@@ -467,6 +468,35 @@ def test_the_example_file_names_every_key_with_its_default() -> None:
         assert set(section[key]) == {field.name for field in dataclasses.fields(kind)}
     assert set(section["dead_letter"]) == {"max_size", "when_full"}
     assert load_config({"queue": section}, require=FACTORY_REQUIRES) == load_config(yaml.safe_load(PLAN))
+
+
+def test_compression_is_off_unless_asked_for() -> None:
+    """A section that says nothing more takes the defaults; a variable of the environment may switch it on or off."""
+    assert load_config(queue_config()).compression is None
+    assert load_config(queue_config(compression=None)).compression is None
+    assert load_config(queue_config(compression={})).compression == CompressionSettings(
+        type="zstd", min_bytes=2048, level=1
+    )
+    environ = {"STREAMS_QUEUE_COMPRESSION__TYPE": "none", "STREAMS_QUEUE_COMPRESSION__LEVEL": "3"}
+    assert load_config(None, environ=environ).compression == CompressionSettings(type="none", level=3)
+
+
+@pytest.mark.parametrize(
+    ("compression", "problem"),
+    [
+        ("zstd", "queue.compression: compression must be a mapping, not a string"),
+        ({"type": "zstdd"}, "queue.compression.type: type must be one of none, zstd; did you mean zstd?"),
+        ({"level": 20}, "queue.compression.level: level must be at most 19"),
+        ({"level": 0}, "queue.compression.level: level must be at least 1"),
+        ({"min_bytes": -1}, "queue.compression.min_bytes: min_bytes must be non-negative"),
+        ({"min_byte": 1}, "queue.compression.min_byte: unknown key; did you mean min_bytes?"),
+    ],
+)
+def test_what_is_wrong_with_compression_is_told_by_its_path(compression: Any, problem: str) -> None:
+    """With the rule, and a suggestion where one is close."""
+    with pytest.raises(ConfigError) as raised:
+        load_config(queue_config(compression=compression))
+    assert raised.value.problems == (problem,)
 
 
 # --- secrets -----------------------------------------------------------------------------------------------------

@@ -7,7 +7,9 @@ import re
 from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
 import pytest
+import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -112,6 +114,36 @@ def test_a_payload_over_the_limit_is_told_in_bytes(max_bytes: int, fits: bool) -
 def test_what_a_newer_release_wrote_is_not_judged(payload: bytes) -> None:
     """Neither its payload nor its size: it is left to who can read it."""
     assert read(meta=b'{"v":7,"secret":[]}', payload=payload) == Newer(7)
+
+
+def test_a_compressed_payload_is_expanded_wherever_it_is_shown() -> None:
+    """In a delivery, in dead letters and for `peek`; headers and count are read beside it."""
+    big = {"text": "abc" * 300}
+    payload = zstandard.ZstdCompressor().compress(msgspec.json.encode(big))
+    meta = encode_meta(Meta(deliveries=1, headers={"trace": "t"}).compressed("zstd"))
+    delivery = read(payload=payload, meta=meta)
+    assert isinstance(delivery, Delivery)
+    assert (delivery.payload, delivery.deliveries, delivery.headers) == (big, 2, {"trace": "t"})
+    flat = entry(payload=payload, meta=meta)
+    assert read_dead_letter(ENTRY_ID, flat, CODEC).payload == big
+    assert read_dead_letter(ENTRY_ID, flat, CODEC).raw["payload"] == payload
+    assert read_waiting(ENTRY_ID, flat, CODEC).payload == big
+    assert read_delayed(5.0, flat, CODEC).payload == big
+
+
+def test_a_payload_that_expands_over_the_limit_is_told_in_bytes() -> None:
+    """By the codec's limit; operators see that it is there, and not what it is."""
+    bomb = zstandard.ZstdCompressor().compress(bytes(1_000_001))
+    assert read(payload=bomb, meta=b'{"v":2,"ce":"zstd"}') == Broken(
+        "too_large", "the payload is 1000001 bytes; max_event_bytes is 1000000"
+    )
+    assert read_dead_letter(ENTRY_ID, entry(payload=bomb, meta=b'{"v":2,"ce":"zstd"}'), CODEC).payload is None
+
+
+def test_a_compression_that_is_unknown_here_is_left_to_others() -> None:
+    """As is what a newer release wrote."""
+    found = read(meta=b'{"v":2,"ce":"br"}', payload=b"\xff")
+    assert found == Newer(2, "a release that knows its content encoding")
 
 
 @given(flat=st.lists(st.binary(max_size=30), max_size=9))
