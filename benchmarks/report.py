@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.harness import Result
-from benchmarks.model import Row, Verdict
+from benchmarks.check import Change, failed
+from benchmarks.model import Result, Verdict
 
 _console = Console()
+_COLOURS = {
+    "as before": "as before",
+    "better": "[green]better[/green]",
+    "worse": "[red]worse[/red]",
+    "missing": "[red]not measured[/red]",
+}
 
 
 @contextmanager
@@ -34,17 +38,19 @@ def show_list(questions: Mapping[str, str]) -> None:
 def show(name: str, question: str, result: Result) -> None:
     """Print what a scenario gave."""
     _console.print(f"\n[bold]{name}[/bold]: {question}")
-    _console.print(_figures(result.rows))
+    _console.print(_figures(result))
     if result.verdicts:
         _console.print(_verdicts(result.verdicts))
 
 
-def _figures(rows: list[Row]) -> Table:
+def _figures(result: Result) -> Table:
     table = Table("case", "side", "metric", box=None)
     for column in ("median", "min", "max", "unit"):
         table.add_column(column, justify="left" if column == "unit" else "right")
-    for row in rows:
+    for row in result.rows:
         table.add_row(row.case, row.side, row.metric, *map(short, (row.median, row.min, row.max)), row.unit)
+    for failure in result.failures:
+        table.add_row(failure.case, failure.side, "[red]not measured[/red]", "", "", "", last_line(failure.reason))
     return table
 
 
@@ -63,6 +69,17 @@ def short(value: float) -> str:
     return f"{value:.3g}"
 
 
-def verdict_json(verdict: Verdict) -> dict[str, Any]:
-    """Return what the JSON file holds of a verdict."""
-    return asdict(verdict)
+def last_line(text: str) -> str:
+    """Return the last line of a traceback: what went wrong."""
+    return text.strip().splitlines()[-1] if text.strip() else "no reason given"
+
+
+def show_changes(changes: list[Change]) -> None:
+    """Print what is worse than it was, or better, and what a difference had to exceed to count."""
+    table = Table("what", "before", "now", "margin", "", box=None)
+    for change in changes:
+        now = "" if change.now is None else short(change.now)
+        table.add_row(change.what, short(change.before), now, short(change.margin), _COLOURS[change.verdict])
+    _console.print(table)
+    worse = failed(changes)
+    _console.print(f"{len(worse)} of {len(changes)} got worse or were not measured", style="red" if worse else "green")

@@ -160,8 +160,8 @@ SCENARIO = Scenario(
         "on the wire": "MiB/s",
         "memory, full": "MiB",
     },
-    cases=[Case(name="100/s of 10 KB", payload="mixed", events=1_000, concurrency=100)],
-    quick_cases=[Case(name="100/s of 10 KB", payload="mixed", events=300, concurrency=100)],
+    cases=[Case(name="100/s of 10 KB", payload="10 KB", events=1_000, concurrency=100)],
+    quick_cases=[Case(name="100/s of 10 KB", payload="10 KB", events=300, concurrency=100)],
     sides={"bare": Side(_bare, _bare_producer), "streams_queue": Side(_ours, _our_producer)},
     targets=[
         Target(side="streams_queue", metric="enqueue p99", at_most=5, excuse="bare"),
