@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
 from rich.console import Console
 from rich.table import Table
 
 from benchmarks.check import Change, failed
-from benchmarks.model import Result, Verdict
+from benchmarks.model import Result, Row, Verdict
 
 _console = Console()
 _COLOURS = {
@@ -41,6 +41,8 @@ def show(name: str, question: str, result: Result) -> None:
     _console.print(_figures(result))
     if result.verdicts:
         _console.print(_verdicts(result.verdicts))
+    for sides, versions in _by_versions(result.rows).items():
+        _console.print(f"[dim]{', '.join(sides)}: {versions}[/dim]")
 
 
 def _figures(result: Result) -> Table:
@@ -52,6 +54,15 @@ def _figures(result: Result) -> Table:
     for failure in result.failures:
         table.add_row(failure.case, failure.side, "[red]not measured[/red]", "", "", "", last_line(failure.reason))
     return table
+
+
+def _by_versions(rows: Iterable[Row]) -> dict[tuple[str, ...], str]:
+    """Say once for all sides that have them alike which versions were measured."""
+    of_side = {row.side: ", ".join(f"{name} {version}" for name, version in row.versions.items()) for row in rows}
+    alike: dict[str, list[str]] = {}
+    for side, versions in of_side.items():
+        alike.setdefault(versions, []).append(side)
+    return {tuple(sides) if len(alike) > 1 else ("measured",): versions for versions, sides in alike.items()}
 
 
 def _verdicts(verdicts: list[Verdict]) -> Table:
