@@ -18,7 +18,7 @@ SERVER_READY := $(SERVERS:%=.servers/%/.ready)
 PEERS := $(basename $(notdir $(wildcard benchmarks/peers/requirements/*.txt)))
 PEERS_READY := $(PEERS:%=.venv-peers/%/.ready) .venv-peers/streams_queue/.ready
 REFERENCE := benchmarks/results/reference.json
-CHECKED := backlog draining idle_latency single staging wire
+CHECKED := backlog draining idle_latency memory single staging wire
 SERVER_TESTS := tests/conformance tests/integration
 LOWEST_TESTS := tests/unit tests/conformance tests/integration
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
@@ -11,7 +12,8 @@ from rich.table import Table
 from benchmarks.check import Change, failed
 from benchmarks.model import Result, Row, Verdict
 
-_console = Console()
+# In a file, a line may be longer than in a terminal of unknown width.
+_console = Console(width=None if sys.stdout.isatty() else 160)
 _COLOURS = {
     "as before": "as before",
     "better": "[green]better[/green]",

@@ -11,6 +11,8 @@ import asyncio
 from contextlib import AsyncExitStack
 from typing import Any
 
+from redis.asyncio import Redis
+
 from benchmarks import baseline, ours
 from benchmarks.counting import Watch, until_empty
 from benchmarks.model import Case, Figures, Ratio, Scenario, Side, Target
@@ -26,7 +28,7 @@ async def _bare(case: Case) -> Figures:
     watch = Watch(client)
     await watch.start()
     async with AsyncExitStack() as stack:
-        clients = [await stack.enter_async_context(baseline.Redis.from_url(case.url)) for _ in range(case.consumers)]
+        clients = [await stack.enter_async_context(Redis.from_url(case.url)) for _ in range(case.consumers)]
         share = case.events // case.consumers
         await asyncio.gather(*(baseline.drain(each, share, case.batch) for each in clients))
         await until_empty(client, baseline.STREAM, baseline.GROUP)

@@ -11,7 +11,7 @@ from typing import Any
 
 from benchmarks import baseline, ours
 from benchmarks.counting import Watch, until_empty
-from benchmarks.model import Case, Figures, Scenario, Side, Target
+from benchmarks.model import Case, Figures, Ratio, Scenario, Side, Target
 from benchmarks.payloads import payloads
 from streams_queue.worker import Worker
 
@@ -58,14 +58,20 @@ SCENARIO = Scenario(
     cases=[
         Case(name="300 B", events=50_000, batch=200, concurrency=100),
         Case(name="8 KB", payload="8 KB", events=10_000, batch=200, concurrency=100),
+        Case(name="1 MB", payload="1 MB", events=200, batch=4, concurrency=100),
     ],
     quick_cases=[
         Case(name="300 B", events=10_000, batch=200, concurrency=100),
         Case(name="8 KB", payload="8 KB", events=3_000, batch=200, concurrency=100),
+        Case(name="1 MB", payload="1 MB", events=40, batch=4, concurrency=100),
     ],
     sides={"bare loop": Side(_bare), "Worker": Side(_ours)},
     targets=[
         Target(side="Worker", metric="throughput", against="bare loop", at_least=0.65, case="300 B"),
         Target(side="Worker", metric="throughput", against="bare loop", at_least=0.8, case="8 KB"),
+    ],
+    ratios=[
+        Ratio(side="Worker", metric=metric, against="bare loop", better="less")
+        for metric in ("client CPU", "server CPU")
     ],
 )

@@ -12,7 +12,7 @@ from redis.asyncio import Redis
 from benchmarks import baseline, ours
 from benchmarks.counting import expect_held
 from benchmarks.list_queues import CorrectListQueue
-from benchmarks.model import Case, Figures, Scenario, Side, Target
+from benchmarks.model import Case, Figures, Ratio, Scenario, Side, Target
 from benchmarks.payloads import mean_bytes, payloads
 
 _MB = 1_000_000
@@ -83,5 +83,6 @@ SCENARIO = Scenario(
     quick_cases=[Case(name="10 KB", payload="10 KB", events=10_000)],
     sides={"bare XADD": Side(_bare), "correct list": Side(_list), "streams_queue": Side(_ours)},
     targets=[Target(side="streams_queue", metric="server, full", at_most=256, case="10 KB")],
+    ratios=[Ratio(side="streams_queue", metric="per event", against="bare XADD", better="less")],
     warm_up=False,
 )

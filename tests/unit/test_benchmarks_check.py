@@ -69,7 +69,6 @@ def test_the_command_names_what_got_worse_and_fails(
     now: float, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Only the scenarios that the reference has are measured, as long as they were then."""
-    monkeypatch.setenv("COLUMNS", "200")
     reference = tmp_path / "reference.json"
     reference.write_text(json.dumps({"quick": True, "ratios": [ratio(2.0, spread=0.1)]}))
 

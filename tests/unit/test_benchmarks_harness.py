@@ -109,6 +109,20 @@ def test_scenarios_are_complete(name: str) -> None:
         assert set(side.changes) <= {each.name for each in fields(Case)}
 
 
+def test_each_figure_of_the_plan_has_a_verdict() -> None:
+    """Operations, the whole way, memory, processor, network, improvement, loss."""
+    _, scenario = scenarios.load("plan_load")
+    wanted = {(target.metric, target.at_most) for target in scenario.targets if target.side == "streams_queue"}
+    operations = {(f"{operation} p99", 5) for operation in ("enqueue", "queue latency", "ack", "depth")}
+    resources = {("memory, full", 256), ("server CPU", 10), ("on the wire, peak", 5)}
+    assert wanted == operations | resources | {
+        ("end to end p99", 300),
+        ("queue latency p50", 7.2),
+        ("lost", 0),
+        ("twice", 0),
+    }
+
+
 def test_the_document_is_json_with_all_that_identifies_a_figure(tmp_path: Path) -> None:
     """A row tells where it comes from without its file."""
     row = Row(

@@ -76,10 +76,9 @@ def _run(side: Side) -> Result:
 
 @pytest.mark.integration
 def test_a_peer_that_is_not_installed_is_reported_and_the_others_are_measured(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Not hidden: it stands in the table."""
-    monkeypatch.setenv("COLUMNS", "200")
     result = _run(Side(_never, environment="no-such-queue"))
     assert [(failure.side, failure.reason) for failure in result.failures] == [
         ("fails", "not installed; try: make bench-peers")
