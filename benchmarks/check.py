@@ -2,8 +2,8 @@
 
 Quotients, never times: both sides of one were measured in the same minutes on the same machine, so that another
 machine, or a busy one, changes both. A quotient got worse if its median is worse than the committed one by more than
-the largest of three: the spread (maximum − minimum) of the committed runs, that of the fresh runs, and 5 % of the
-committed median.
+the largest of three: the spread of the committed runs, that of the fresh runs, and 5 % of the committed median. The
+spread is from the lowest run to the highest; of five or more runs, the lowest and the highest are left out.
 """
 
 from __future__ import annotations
@@ -58,16 +58,12 @@ def _compare(before: Mapping[str, Any], now: Mapping[str, Any] | None) -> Change
     what = f"{before['scenario']}, {before['case']}: {before['what']}"
     if now is None:
         return Change(what, before["median"], None, 0.0, "missing")
-    margin = max(_spread(before), _spread(now), LEAST * abs(before["median"]))
+    margin = max(before["spread"], now["spread"], LEAST * abs(before["median"]))
     gain = now["median"] - before["median"]
     if before["better"] == "less":
         gain = -gain
     verdict: Verdict = "worse" if gain < -margin else "better" if gain > margin else "as before"
     return Change(what, before["median"], now["median"], margin, verdict)
-
-
-def _spread(ratio: Mapping[str, Any]) -> float:
-    return float(ratio["max"] - ratio["min"])
 
 
 def failed(changes: Iterable[Change]) -> list[Change]:

@@ -84,10 +84,15 @@ def ratios(name: str, scenario: Scenario, events: Mapping[str, int], measured: M
                     events=events[case],
                     better=ratio.better,
                     median=statistics.median(values),
-                    min=min(values),
-                    max=max(values),
+                    spread=spread(values),
                     runs=len(values),
                 )
+
+
+def spread(values: Sequence[float]) -> float:
+    """Return how far runs lie apart; of five or more, the lowest and the highest do not count."""
+    kept = sorted(values)[1:-1] if len(values) >= 5 else sorted(values)
+    return kept[-1] - kept[0]
 
 
 def _watched(scenario: Scenario) -> Iterator[Ratio]:

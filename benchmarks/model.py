@@ -201,7 +201,13 @@ class Distribution:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WatchedRatio:
-    """A quotient with its spread over the runs: what one run of the suite can be compared with another by."""
+    """A quotient: what one run of the suite can be compared with another by.
+
+    Attributes:
+        events: How many events a run had; with more of them, it is another quotient.
+        better: Which way is better: `more` or `less`.
+        spread: From the lowest run to the highest; of five or more, the lowest and the highest are left out.
+    """
 
     scenario: str
     case: str
@@ -209,8 +215,7 @@ class WatchedRatio:
     events: int
     better: str
     median: float
-    min: float
-    max: float
+    spread: float
     runs: int
 
 

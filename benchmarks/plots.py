@@ -92,6 +92,7 @@ def throughput_by_backlog(rows: Rows) -> Figure:
         bars = _bars(medians, [points[backlog] for backlog in backlogs])
         axes.errorbar(backlogs, medians, yerr=bars, label=side, capsize=4, **_look(number))
     axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     axes.set_ylim(bottom=0)
     axes.set_xlabel("events that wait")
     axes.set_ylabel("throughput (events/s)")
@@ -118,6 +119,7 @@ def latency_distribution(distributions: Rows) -> Figure:
         least, most = [min(runs) for runs in by_quantile], [max(runs) for runs in by_quantile]
         axes.fill_betweenx(each["quantiles"], least, most, color=look["color"], alpha=0.15, linewidth=0)
     axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     axes.set_ylim(0, 100)
     axes.set_xlabel(f"latency ({distributions[0]['unit']}, logarithmic)")
     axes.set_ylabel("events that were there by then (%)")
@@ -152,6 +154,7 @@ def _panel(axes: Axes, title: str, rows: Rows, missing: Sequence[str]) -> None:
     axes.invert_yaxis()
     axes.grid(visible=False, axis="y")
     axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,g}"))
     axes.set_xlabel(f"{title}, logarithmic")
 
 

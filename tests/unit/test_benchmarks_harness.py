@@ -11,7 +11,7 @@ import pytest
 from benchmarks import __main__ as command
 from benchmarks import baseline, document, scenarios
 from benchmarks.counting import latencies, percentile
-from benchmarks.judging import judge, ratios, verdicts
+from benchmarks.judging import judge, ratios, spread, verdicts
 from benchmarks.model import Case, Failure, Ratio, Result, Row, Scenario, Target
 from benchmarks.payloads import compact_bytes, distinct, mean_bytes, payloads
 from benchmarks.report import last_line, short
@@ -188,10 +188,16 @@ def test_watched_ratios_are_the_quotients_among_the_targets_and_those_that_are_n
         ratios=[Ratio(side="ours", metric="p99", against="bare", better="less")],
     )
     found = list(ratios("staging", scenario, {"small": 10}, {"small": FIGURES}))
-    assert [(each.what, each.better, each.median, each.events) for each in found] == [
-        ("ours, throughput ÷ bare", "more", 2.0, 10),
-        ("ours, p99 ÷ bare", "less", 9 / 7, 10),
+    assert [(each.what, each.better, each.median, each.spread, each.events) for each in found] == [
+        ("ours, throughput ÷ bare", "more", 2.0, 1.5, 10),
+        ("ours, p99 ÷ bare", "less", 9 / 7, 9 / 6 - 9 / 8, 10),
     ]
+
+
+@pytest.mark.parametrize(("values", "expected"), [([2.0], 0), ([3, 1, 9, 2], 8), ([3, 1, 9, 2, 5], 3)])
+def test_the_spread_of_many_runs_is_without_the_lowest_and_the_highest(values: list[float], expected: float) -> None:
+    """One run that something else disturbed must not make everything pass."""
+    assert spread(values) == expected
 
 
 def test_the_list_names_every_scenario(capsys: pytest.CaptureFixture[str]) -> None:
