@@ -10,9 +10,10 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import StrMethodFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
 from benchmarks.document import LISTS, Document
+from benchmarks.report import short
 
 # Okabe and Ito's colours, which nobody confuses, and a marker each, for where there are no colours.
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
@@ -28,6 +29,7 @@ _STYLE: Any = {
     "figure.facecolor": "white",
     "axes.facecolor": "white",
     "axes.grid": True,
+    "axes.axisbelow": True,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "grid.color": "#dddddd",
@@ -119,7 +121,9 @@ def latency_distribution(distributions: Rows) -> Figure:
         least, most = [min(runs) for runs in by_quantile], [max(runs) for runs in by_quantile]
         axes.fill_betweenx(each["quantiles"], least, most, color=look["color"], alpha=0.15, linewidth=0)
     axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_ylim(0, 100)
     axes.set_xlabel(f"latency ({distributions[0]['unit']}, logarithmic)")
     axes.set_ylabel("events that were there by then (%)")
@@ -134,7 +138,7 @@ def beside_peers(rows: Rows, failures: Rows) -> Figure:
         ("peers_draining", "throughput"): "draining (events/s)",
         ("peers_idle_latency", "latency p50"): "idle latency, p50 (ms)",
     }
-    figure = Figure(figsize=(11, 4), layout="constrained")
+    figure = Figure(figsize=(13, 4), layout="constrained")
     figure.suptitle("Beside other queues")
     for number, ((scenario, metric), title) in enumerate(panels.items(), start=1):
         of_panel = [row for row in rows if (row["scenario"], row["metric"]) == (scenario, metric)]
@@ -143,19 +147,22 @@ def beside_peers(rows: Rows, failures: Rows) -> Figure:
     return figure
 
 
-def _panel(axes: Axes, title: str, rows: Rows, missing: Sequence[str]) -> None:
+def _panel(axes: Axes, label: str, rows: Rows, missing: Sequence[str]) -> None:
     names = [row["side"] for row in rows] + [f"{side} (not measured)" for side in missing]
     medians = [float(row["median"]) for row in rows]
     colours = [_OURS if row["side"] == OURS else _OTHERS for row in rows]
-    places = range(len(rows))
     bars = _bars(medians, [row["values"] for row in rows])
-    axes.barh(places, medians, xerr=bars, color=colours, ecolor="#222222", capsize=3)
+    axes.barh(range(len(rows)), medians, xerr=bars, color=colours, ecolor="#222222", capsize=3)
+    for place, row in enumerate(rows):
+        written = f" {short(row['median'])}"
+        axes.annotate(written, (max(row["values"]), place), (3, 0), textcoords="offset points", va="center")
     axes.set_yticks(range(len(names)), names)
     axes.invert_yaxis()
     axes.grid(visible=False, axis="y")
-    axes.set_xscale("log")
+    axes.margins(x=0.25)
+    axes.xaxis.set_major_locator(MaxNLocator(4))
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,g}"))
-    axes.set_xlabel(f"{title}, logarithmic")
+    axes.set_xlabel(label)
 
 
 def _figure(title: str) -> tuple[Figure, Axes]:

@@ -74,7 +74,7 @@ def test_there_is_a_picture_for_each_question(pictures: dict[str, Path]) -> None
         ("throughput-by-backlog", {"events that wait", "throughput (events/s)", "Worker", "bare"}),
         ("idle-latency", {"latency (ms, logarithmic)", "events that were there by then (%)", "bare"}),
         ("peers-idle-latency", {"latency (ms, logarithmic)", "arq", "streams_queue"}),
-        ("peers", {"streams_queue", "arq", "saq (not measured)", "draining (events/s), logarithmic"}),
+        ("peers", {"streams_queue", "arq", "saq (not measured)", "draining (events/s)"}),
     ],
 )
 def test_pictures_say_what_they_show(name: str, said: set[str], pictures: dict[str, Path]) -> None:
