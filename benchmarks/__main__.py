@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from benchmarks import check, document, report, scenarios
+from benchmarks import check, document, report, scenarios, tables
 from benchmarks.harness import fastest_loop, run_scenario
 from benchmarks.model import Result
 
@@ -24,6 +24,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything to a file")
     parser.add_argument("--check", type=Path, metavar="FILE", help="measure what FILE has, and say what got worse")
     parser.add_argument("--plot", type=Path, nargs="+", metavar="FILE", help="draw what was measured; measure nothing")
+    parser.add_argument("--tables", type=Path, nargs="+", metavar="FILE", help="print what was measured, as Markdown")
     parser.add_argument("--to", type=Path, metavar="DIRECTORY", default=Path(), help="where plots go (default: here)")
     return parser
 
@@ -35,7 +36,8 @@ def _arguments(given: list[str] | None) -> argparse.Namespace:
         parser.error(f"unknown scenario: {', '.join(sorted(unknown))}; try --list")
     if arguments.runs is not None and arguments.runs < 1:
         parser.error("--runs must be at least 1")
-    for path in (*(arguments.plot or ()), *([arguments.check] if arguments.check else ())):
+    given_files = (*(arguments.plot or ()), *(arguments.tables or ()), *filter(None, [arguments.check]))
+    for path in given_files:
         if not path.exists():
             parser.error(f"there is no {path}")
     return arguments
@@ -49,6 +51,9 @@ def main(given: list[str] | None = None) -> int:
         return 0
     if arguments.plot:
         return _plot(arguments.plot, arguments.to)
+    if arguments.tables:
+        print(tables.markdown(map(document.read, arguments.tables)), end="")
+        return 0
     if arguments.check:
         return _check(arguments)
     _measure(arguments, arguments.scenario or _all(peers=arguments.peers))

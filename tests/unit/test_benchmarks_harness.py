@@ -200,6 +200,24 @@ def test_the_spread_of_many_runs_is_without_the_lowest_and_the_highest(values: l
     assert spread(values) == expected
 
 
+def test_tables_for_the_documentation_come_from_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Verdicts, figures, and who could not be measured."""
+    verdict = judge("staging", "300 B", Target(side="ours", metric="p99", at_most=5, excuse="bare"), FIGURES, {})
+    row = {"scenario": "staging", "case": "300 B", "side": "bare", "metric": "throughput", "unit": "events/s"}
+    failure = Failure(scenario="staging", case="300 B", side="theirs", reason="Traceback\nImportError: theirs")
+    figures = {
+        "rows": [row | {"median": 2000.4, "min": 1, "max": 3}],
+        "verdicts": [asdict(verdict)],
+        "failures": [asdict(failure)],
+    }
+    document.write(tmp_path / "figures.json", figures)
+    assert command.main(["--tables", str(tmp_path / "figures.json")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "| staging | 300 B | ours, p99 | ≤ 5 | 9 | 9 – 9 | **missed** (bare in the same run: 7) |" in lines
+    assert "| 300 B | bare | throughput | 2,000 | 1 – 3 | events/s |" in lines
+    assert "| 300 B | theirs | not measured |  |  | ImportError: theirs |" in lines
+
+
 def test_the_list_names_every_scenario(capsys: pytest.CaptureFixture[str]) -> None:
     """`--list` measures nothing."""
     assert command.main(["--list"]) == 0
