@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
-from benchmarks.document import LISTS, Document
+from benchmarks.document import Document
 from benchmarks.report import short
 
 # Okabe and Ito's colours, which nobody confuses, and a marker each, for where there are no colours.
@@ -52,7 +52,8 @@ def draw(documents: Iterable[Document], directory: Path) -> list[Path]:
     """
     found = _together(documents)
     rows, spread = found["rows"], found["distributions"]
-    backlog = [row for row in rows if (row["scenario"], row["metric"]) == ("backlog", "throughput")]
+    # Older files do not say how many events waited.
+    backlog = [row for row in rows if row["scenario"] == "backlog" and "backlog" in row]
     latencies = [each for each in spread if (each["scenario"], each["name"]) == ("idle_latency", "latency")]
     others = [each for each in spread if each["scenario"] == "peers_idle_latency"]
     peers = [row for row in rows if row["scenario"].startswith("peers_")]
@@ -71,12 +72,12 @@ def draw(documents: Iterable[Document], directory: Path) -> list[Path]:
 
 
 def _together(documents: Iterable[Document]) -> dict[str, list[Any]]:
-    found: dict[str, dict[str, Any]] = {name: {} for name in LISTS}
+    found: dict[str, dict[str, Any]] = {"rows": {}, "distributions": {}, "failures": {}}
     for document in documents:
-        for name in LISTS:
+        for name, known in found.items():
             for each in document[name]:
-                found[name][str([each.get(key) for key in ("scenario", "case", "side", "metric", "name")])] = each
-    return {name: list(each.values()) for name, each in found.items()}
+                known[str([each.get(key) for key in ("scenario", "case", "side", "metric", "name")])] = each
+    return {name: list(known.values()) for name, known in found.items()}
 
 
 def _save(figure: Figure, path: Path) -> Path:

@@ -10,7 +10,9 @@ import pytest
 
 from benchmarks import __main__ as command
 from benchmarks import document
-from benchmarks.plots import draw
+
+# It needs matplotlib, which only the extra `dev` has.
+draw = pytest.importorskip("benchmarks.plots").draw
 
 SIDES = ("streams_queue", "arq")
 
@@ -94,6 +96,12 @@ def test_sides_with_different_backlogs_are_one_line(tmp_path: Path) -> None:
     """The side with 1,000 events is the same Worker."""
     [path] = draw([dict.fromkeys(document.LISTS, ()) | {"rows": BACKLOG}], tmp_path)
     assert not [text for text in texts(path) if text.startswith("Worker,")]
+
+
+def test_older_files_have_fewer_plots(tmp_path: Path) -> None:
+    """Where rows do not say how many events waited, there is no line to draw."""
+    older = [{name: value for name, value in row.items() if name != "backlog"} for row in BACKLOG]
+    assert draw([dict.fromkeys(document.LISTS, ()) | {"rows": older}], tmp_path) == []
 
 
 def test_later_files_replace_figures_of_earlier_ones(tmp_path: Path) -> None:
