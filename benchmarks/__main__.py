@@ -39,7 +39,9 @@ def _arguments(given: list[str] | None) -> argparse.Namespace:
     given_files = (*(arguments.plot or ()), *(arguments.tables or ()), *filter(None, [arguments.check]))
     for path in given_files:
         if not path.exists():
-            parser.error(f"there is no {path}")
+            parser.error(
+                f"there is no {path}" + ("; make bench-reference writes it" if path == arguments.check else "")
+            )
     return arguments
 
 

@@ -123,6 +123,14 @@ def test_each_figure_of_the_plan_has_a_verdict() -> None:
     }
 
 
+def test_consumers_share_the_events_evenly() -> None:
+    """A bare consumer takes its share and not one event more; what is left over would be waited for in vain."""
+    _, scenario = scenarios.load("consumers")
+    counts = {side.changes["consumers"] for side in scenario.sides.values()}
+    assert {1, 16} <= counts
+    assert all(case.events % count == 0 for case in (*scenario.cases, *scenario.quick_cases) for count in counts)
+
+
 def test_the_document_is_json_with_all_that_identifies_a_figure(tmp_path: Path) -> None:
     """A row tells where it comes from without its file."""
     row = Row(
@@ -176,6 +184,11 @@ def test_a_failed_side_has_no_verdict_and_the_others_have_theirs() -> None:
     assert [(verdict.what, verdict.met) for verdict in judged] == [("ours, throughput ÷ bare", True)]
 
 
+def _better(target: Target) -> list[str]:
+    scenario = Scenario(units={}, cases=[], quick_cases=[], sides={}, targets=[target])
+    return [each.better for each in ratios("staging", scenario, {"small": 10}, {"small": FIGURES})]
+
+
 def test_watched_ratios_are_the_quotients_among_the_targets_and_those_that_are_named() -> None:
     """Differences are in units, and say nothing on another machine; a target for two cases is one ratio in each."""
     target = Target(side="ours", metric="throughput", against="bare", at_least=2, case="small")
@@ -187,6 +200,7 @@ def test_watched_ratios_are_the_quotients_among_the_targets_and_those_that_are_n
         targets=[target, replace(target, case="large"), replace(target, metric="p99", minus=True)],
         ratios=[Ratio(side="ours", metric="p99", against="bare", better="less")],
     )
+    assert _better(Target(side="ours", metric="p99", against="bare", at_most=2)) == ["less"]
     found = list(ratios("staging", scenario, {"small": 10}, {"small": FIGURES}))
     assert [(each.what, each.better, each.median, each.spread, each.events) for each in found] == [
         ("ours, throughput ÷ bare", "more", 2.0, 1.5, 10),

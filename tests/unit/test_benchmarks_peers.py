@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from benchmarks import children, environments, report, scenarios
+from benchmarks import children, environments, harness, report, scenarios
 from benchmarks.harness import run_scenario
 from benchmarks.model import Case, Figures, Result, Scenario, Side
 from benchmarks.peers import measures, streams_queue
@@ -104,6 +104,56 @@ def test_a_side_of_our_own_that_crashes_ends_the_run() -> None:
     """Only peers may be missing."""
     with pytest.raises(children.SideError, match="ended with 1"):
         _run(Side(_never))
+
+
+class _Scripted:
+    """A contender without processes: its figure is the backlog that it was given, and one of its runs may fail."""
+
+    def __init__(self, _scenario: str, name: str, side: Side, _loop: str) -> None:
+        self.name, self.side = name, side
+        self._runs = 0
+
+    def run(self, case: Case, *, fresh: bool) -> children.Run:
+        self._runs += 1
+        if self.name == "fails later" and self._runs == 3:
+            raise children.SideError("ImportError: later")
+        return children.Run({"seen": float(case.backlog)}, {}, {"python": "3"})
+
+    def close(self) -> None:
+        pass
+
+    def abandon(self, _error: children.SideError) -> None:
+        pass
+
+
+@pytest.fixture
+def scripted(monkeypatch: pytest.MonkeyPatch) -> Result:
+    """Measure scripted contenders."""
+    monkeypatch.setattr(harness, "Contender", _Scripted)
+    sides = {
+        "as the case says": Side(_never),
+        "changed": Side(_never, changes={"backlog": 1_000}),
+        "fails later": Side(_never, environment="peer"),
+    }
+    case = Case(backlog=5, events=1)
+    scenario = Scenario(units={"seen": "events"}, cases=[case], quick_cases=[case], sides=sides)
+    return run_scenario("backlog", scenario, quick=True, runs=3, loop="asyncio")
+
+
+@pytest.mark.integration
+def test_a_side_can_change_the_case_and_its_rows_say_so(scripted: Result) -> None:
+    """What is measured and what is written down are the same."""
+    assert [(row.side, row.median, row.backlog) for row in scripted.rows] == [
+        ("as the case says", 5.0, 5),
+        ("changed", 1_000.0, 1_000),
+    ]
+
+
+@pytest.mark.integration
+def test_a_peer_that_fails_after_some_runs_has_no_figures(scripted: Result) -> None:
+    """Two good runs and a bad one are not three runs; the reason stands in the table."""
+    assert [(failure.side, failure.reason) for failure in scripted.failures] == [("fails later", "ImportError: later")]
+    assert "fails later" not in {row.side for row in scripted.rows}
 
 
 async def test_tasks_share_the_events_and_each_is_enqueued_once() -> None:
