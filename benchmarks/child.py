@@ -5,12 +5,18 @@ from __future__ import annotations
 import asyncio
 import gc
 import importlib
+import importlib.metadata
 import json
+import platform
 import sys
 import traceback
 from collections.abc import Callable
 
-from benchmarks.model import Case, Measure, Scenario
+from benchmarks.counting import QUANTILES, percentile
+from benchmarks.model import Case, Figures, Measure, Scenario, Taken
+
+_PACKAGES = ("streams-queue", "redis", "coredis", "hiredis", "msgspec", "uvloop")
+_PEERS = ("ardiq", "arq", "faststream", "saq", "streaq", "taskiq", "taskiq-redis")
 
 
 def loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop]:
@@ -34,9 +40,25 @@ def _run(measure: Measure, case: Case, loop: str) -> dict[str, object]:
     gc.collect()
     try:
         with asyncio.Runner(loop_factory=loop_factory(loop)) as runner:
-            return {"figures": runner.run(measure(case))}  # type: ignore[arg-type]
+            measured: Figures | Taken = runner.run(measure(case))  # type: ignore[arg-type]
     except BaseException:  # noqa: BLE001 - the parent raises it
         return {"error": traceback.format_exc()}
+    taken = measured if isinstance(measured, Taken) else Taken(measured, {})
+    quantiles = {
+        name: [percentile(sample, percent / 100) for percent in QUANTILES] for name, sample in taken.samples.items()
+    }
+    return {"figures": taken.figures, "quantiles": quantiles, "versions": versions()}
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python and of those packages that are installed and could matter."""
+    found = {"python": platform.python_version()}
+    for package in (*_PACKAGES, *_PEERS):
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
 
 
 def main() -> None:

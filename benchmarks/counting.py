@@ -9,6 +9,9 @@ from typing import Any, ClassVar
 
 from benchmarks.model import Figures
 
+QUANTILES = (1.0, 5.0, *(10.0 * tens for tens in range(1, 10)), 95.0, 97.5, 99.0, 99.5, 99.9)
+"""In percent: what the JSON file keeps of a sample."""
+
 _POLL = 0.0005
 _PATIENCE = 60.0
 _SENT = ("evalsha", "eval", "xreadgroup", "ping", "client|id", "client|unblock")

@@ -2,118 +2,41 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import importlib.util
-import json
 import os
 import platform
 import statistics
-import subprocess
-import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import redis
 
-from benchmarks.model import Case, Figures, Row, Scenario, Side, Target, Verdict
+from benchmarks import judging
+from benchmarks.children import Contender, Run, SideError
+from benchmarks.counting import QUANTILES
+from benchmarks.model import Case, Distribution, Failure, Result, Row, Scenario
 from benchmarks.payloads import mean_bytes
 from streams_queue.embedded import EmbeddedServer
 
 PERSISTENCE = "AOF everysec"
 # A rewrite of the append-only file would fall into one run and not into the next.
 _NO_REWRITES = ("--auto-aof-rewrite-percentage", "0")
-_PACKAGES = ("streams-queue", "redis", "hiredis", "msgspec", "uvloop")
 
 
-class SideError(RuntimeError):
-    """A side could not be measured; the message is its traceback."""
+@dataclass(slots=True)
+class _Measured:
+    """What the sides of one case gave.
 
+    Attributes:
+        runs: By side, in the order in which they were made; a side that failed is not there.
+        failures: By side: why.
+    """
 
-class Child:
-    """A process that measures one side, run after run."""
-
-    def __init__(self, scenario: str, side: str, role: str, loop: str) -> None:
-        self._what = f"{scenario}: {side}, {role}"
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.child", scenario, side, role, loop],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            cwd=Path(__file__).parent.parent,
-        )
-
-    def begin(self, case: Case) -> None:
-        """Have it run once."""
-        assert self._process.stdin is not None  # noqa: S101 - for the type checker
-        self._process.stdin.write(json.dumps(asdict(case)) + "\n")
-        self._process.stdin.flush()
-
-    def result(self) -> Figures:
-        """Wait for the figures of the run that was begun."""
-        assert self._process.stdout is not None  # noqa: S101 - for the type checker
-        line = self._process.stdout.readline()
-        answer: dict[str, Any] = json.loads(line) if line else {"error": f"ended with {self._process.wait()}"}
-        if "error" in answer:
-            raise SideError(f"{self._what}: {answer['error']}")
-        figures: Figures = answer["figures"]
-        return figures
-
-    def __enter__(self) -> Self:
-        """The process runs since its construction."""
-        return self
-
-    def __exit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        """End the process, gently after a result, at once after an error."""
-        if exc_type is not None:
-            self._process.kill()
-        for stream in (self._process.stdin, self._process.stdout):
-            if stream is not None:
-                stream.close()
-        self._process.wait()
-
-
-class Contender:
-    """A side with its processes: one, or two where it has a partner."""
-
-    def __init__(self, scenario: str, name: str, side: Side, loop: str) -> None:
-        self.name = name
-        self._roles = ["measure"] if side.partner is None else ["measure", "partner"]
-        self._scenario, self._loop = scenario, loop
-        self._stack = ExitStack()
-        self._children: list[Child] = []
-
-    def run(self, case: Case, *, fresh: bool) -> Figures:
-        """Measure once; `fresh` in new processes."""
-        if fresh:
-            self.close()
-        if not self._children:
-            new = (Child(self._scenario, self.name, role, self._loop) for role in self._roles)
-            self._children = [self._stack.enter_context(child) for child in new]
-        for child in self._children:
-            child.begin(case)
-        figures: Figures = {}
-        for child in self._children:
-            figures |= child.result()
-        return figures
-
-    def close(self) -> None:
-        """End the processes."""
-        self._children = []
-        self._stack.close()
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """What one scenario gave."""
-
-    rows: list[Row]
-    verdicts: list[Verdict]
+    runs: dict[str, list[Run]] = field(default_factory=dict)
+    failures: dict[str, str] = field(default_factory=dict)
 
 
 def run_scenario(
@@ -135,44 +58,66 @@ def run_scenario(
         runs: How often each side is measured; the sides take turns.
         loop: On which event loop: `asyncio` or `uvloop`.
         tell: Is told what is going on.
+
+    Raises:
+        SideError: A side failed that is no peer.
     """
-    rows: list[Row] = []
-    measured: dict[str, dict[str, list[Figures]]] = {}
-    for case in scenario.quick_cases if quick else scenario.cases:
+    result = Result([], [])
+    figures: dict[str, dict[str, list[dict[str, float]]]] = {}
+    cases = scenario.quick_cases if quick else scenario.cases
+    for case in cases:
         with EmbeddedServer(append_fsync="everysec", arguments=_NO_REWRITES) as server:
-            versions = _versions(server.url)
-            measured[case.name] = _measure(name, scenario, replace(case, url=server.url), runs, loop, tell)
-        rows += _rows(name, scenario, case, measured[case.name], loop, versions)
-    return Result(rows, list(_verdicts(name, scenario, measured)))
+            version = _server_version(server.url)
+            measured = _measure(name, scenario, replace(case, url=server.url), runs, loop, tell)
+        figures[case.name] = {side: [run.figures for run in made] for side, made in measured.runs.items()}
+        result.rows.extend(_rows(name, scenario, case, measured, loop, version))
+        result.distributions.extend(_distributions(name, scenario, case, measured, version))
+        result.failures.extend(_failures(name, case, measured))
+    result.verdicts.extend(judging.verdicts(name, scenario, figures))
+    events = {case.name: case.events for case in cases}
+    result.ratios.extend(judging.ratios(name, scenario, events, figures))
+    return result
 
 
-def _measure(
-    name: str, scenario: Scenario, case: Case, runs: int, loop: str, tell: Callable[[str], None]
-) -> dict[str, list[Figures]]:
-    figures: dict[str, list[Figures]] = {side: [] for side in scenario.sides}
+def _measure(name: str, scenario: Scenario, case: Case, runs: int, loop: str, tell: Callable[[str], None]) -> _Measured:
+    measured = _Measured()
     contenders = [Contender(name, side_name, side, loop) for side_name, side in scenario.sides.items()]
     with ExitStack() as stack:
         for contender in contenders:
             stack.callback(contender.close)
         for run in range(0 if scenario.warm_up else 1, runs + 1):
             for contender in contenders:
+                if contender.name in measured.failures:
+                    continue
                 tell(f"{name} {case.name}: {contender.name}, " + (f"run {run} of {runs}" if run else "warming up"))
-                with redis.Redis.from_url(case.url) as client:
-                    # Freed in the background, the last run's data would be in this run's memory and processor time.
-                    client.execute_command("FLUSHALL", "SYNC")
-                    client.config_resetstat()
-                measured = contender.run(case, fresh=scenario.fresh)
-                if run:
-                    figures[contender.name].append(measured)
-    return figures
+                _run_once(contender, case, scenario, measured, counts=run > 0)
+    return measured
 
 
-def _rows(
-    name: str, scenario: Scenario, case: Case, measured: dict[str, list[Figures]], loop: str, versions: dict[str, str]
-) -> Iterator[Row]:
-    for side, figures in measured.items():
-        for metric in figures[0]:
-            values = [run[metric] for run in figures]
+def _run_once(contender: Contender, case: Case, scenario: Scenario, measured: _Measured, *, counts: bool) -> None:
+    with redis.Redis.from_url(case.url) as client:
+        # Freed in the background, the last run's data would be in this run's memory and processor time.
+        client.execute_command("FLUSHALL", "SYNC")
+        client.config_resetstat()
+    try:
+        run = contender.run(replace(case, **contender.side.changes), fresh=scenario.fresh)
+    except SideError as error:
+        contender.abandon(error)
+        if not contender.side.environment:
+            raise
+        # A peer that fails is reported; the others are measured without it.
+        measured.runs.pop(contender.name, None)
+        measured.failures[contender.name] = str(error)
+    else:
+        if counts:
+            measured.runs.setdefault(contender.name, []).append(run)
+
+
+def _rows(name: str, scenario: Scenario, case: Case, measured: _Measured, loop: str, server: str) -> Iterator[Row]:
+    for side, runs in measured.runs.items():
+        actual = replace(case, **scenario.sides[side].changes)
+        for metric in runs[0].figures:
+            values = [run.figures[metric] for run in runs]
             yield Row(
                 scenario=name,
                 case=case.name,
@@ -184,58 +129,47 @@ def _rows(
                 max=max(values),
                 runs=len(values),
                 values=tuple(values),
-                payload_bytes=mean_bytes(case.payload) if case.events or case.backlog else 0,
-                events=case.events,
-                concurrency=case.concurrency,
-                batch=case.batch,
+                payload_bytes=_payload_bytes(actual),
+                events=actual.events,
+                concurrency=actual.concurrency,
+                batch=actual.batch,
+                backlog=actual.backlog,
+                consumers=actual.consumers,
                 persistence=PERSISTENCE,
                 loop=loop,
-                versions=versions,
+                versions=_versions(runs[0], server),
             )
 
 
-def _verdicts(name: str, scenario: Scenario, measured: dict[str, dict[str, list[Figures]]]) -> Iterator[Verdict]:
-    for target in scenario.targets:
-        for case, figures in measured.items():
-            if target.case in (None, case) and (target.against_case is None or target.against_case in measured):
-                yield judge(name, case, target, figures, measured.get(target.against_case or case, {}))
+def _distributions(
+    name: str, scenario: Scenario, case: Case, measured: _Measured, server: str
+) -> Iterator[Distribution]:
+    for side, runs in measured.runs.items():
+        for sampled in runs[0].quantiles:
+            yield Distribution(
+                scenario=name,
+                case=case.name,
+                side=side,
+                name=sampled,
+                unit=next(unit for metric, unit in scenario.units.items() if metric.startswith(sampled)),
+                quantiles=QUANTILES,
+                runs=tuple(run.quantiles[sampled] for run in runs),
+                payload_bytes=_payload_bytes(replace(case, **scenario.sides[side].changes)),
+                versions=_versions(runs[0], server),
+            )
 
 
-def judge(
-    scenario: str,
-    case: str,
-    target: Target,
-    figures: dict[str, list[Figures]],
-    against: dict[str, list[Figures]],
-) -> Verdict:
-    """Compare a side's runs with the neighbouring runs of another side, and the median of that with what is wanted."""
-    values = [run[target.metric] for run in figures[target.side]]
-    what = f"{target.side}, {target.metric}"
-    other_side = target.against or (target.side if target.against_case else None)
-    if other_side is not None:
-        others = [run[target.metric] for run in against[other_side]]
-        where = f" ({target.against_case})" if target.against_case else ""
-        what += f" {'−' if target.minus else '÷'} {other_side}{where}"
-        values = [a - b if target.minus else a / b for a, b in zip(values, others, strict=True)]
-    median = statistics.median(values)
-    high_enough = target.at_least is None or median >= target.at_least
-    met = high_enough and (target.at_most is None or median <= target.at_most)
-    note = ""
-    if not met and target.excuse is not None and target.at_most is not None:
-        excuse = statistics.median(run[target.metric] for run in figures[target.excuse])
-        note = f"{target.excuse} in the same run: {excuse:.3g}" if excuse > target.at_most else ""
-    return Verdict(
-        scenario=scenario,
-        case=case,
-        what=what,
-        wanted=f"≥ {target.at_least:g}" if target.at_least is not None else f"≤ {target.at_most:g}",
-        median=median,
-        min=min(values),
-        max=max(values),
-        runs=len(values),
-        met=met,
-        note=note,
-    )
+def _failures(name: str, case: Case, measured: _Measured) -> Iterator[Failure]:
+    for side, reason in measured.failures.items():
+        yield Failure(scenario=name, case=case.name, side=side, reason=reason)
+
+
+def _payload_bytes(case: Case) -> int:
+    return mean_bytes(case.payload) if case.events or case.backlog else 0
+
+
+def _versions(run: Run, server: str) -> Mapping[str, str]:
+    return {**run.versions, "server": server}
 
 
 def fastest_loop() -> str:
@@ -243,18 +177,11 @@ def fastest_loop() -> str:
     return "uvloop" if importlib.util.find_spec("uvloop") else "asyncio"
 
 
-def _versions(url: str) -> dict[str, str]:
-    versions = {"python": platform.python_version()}
-    for package in _PACKAGES:
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
+def _server_version(url: str) -> str:
     with redis.Redis.from_url(url) as client:
         server: dict[str, Any] = client.info("server")
     valkey = server.get("valkey_version")
-    versions["server"] = f"Valkey {valkey}" if valkey else f"Redis {server['redis_version']}"
-    return versions
+    return f"Valkey {valkey}" if valkey else f"Redis {server['redis_version']}"
 
 
 def machine() -> dict[str, Any]:

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.harness import Result
-from benchmarks.model import Row, Verdict
+from benchmarks.check import Change, failed
+from benchmarks.model import Result, Row, Verdict
 
-_console = Console()
+# In a file, a line may be longer than in a terminal of unknown width.
+_console = Console(width=None if sys.stdout.isatty() else 160)
+_COLOURS = {
+    "as before": "as before",
+    "better": "[green]better[/green]",
+    "worse": "[red]worse[/red]",
+    "missing": "[red]not measured[/red]",
+}
 
 
 @contextmanager
@@ -34,18 +40,31 @@ def show_list(questions: Mapping[str, str]) -> None:
 def show(name: str, question: str, result: Result) -> None:
     """Print what a scenario gave."""
     _console.print(f"\n[bold]{name}[/bold]: {question}")
-    _console.print(_figures(result.rows))
+    _console.print(_figures(result))
     if result.verdicts:
         _console.print(_verdicts(result.verdicts))
+    for sides, versions in _by_versions(result.rows).items():
+        _console.print(f"[dim]{', '.join(sides)}: {versions}[/dim]")
 
 
-def _figures(rows: list[Row]) -> Table:
+def _figures(result: Result) -> Table:
     table = Table("case", "side", "metric", box=None)
     for column in ("median", "min", "max", "unit"):
         table.add_column(column, justify="left" if column == "unit" else "right")
-    for row in rows:
+    for row in result.rows:
         table.add_row(row.case, row.side, row.metric, *map(short, (row.median, row.min, row.max)), row.unit)
+    for failure in result.failures:
+        table.add_row(failure.case, failure.side, "[red]not measured[/red]", "", "", "", last_line(failure.reason))
     return table
+
+
+def _by_versions(rows: Iterable[Row]) -> dict[tuple[str, ...], str]:
+    """Say once for all sides that have them alike which versions were measured."""
+    of_side = {row.side: ", ".join(f"{name} {version}" for name, version in row.versions.items()) for row in rows}
+    alike: dict[str, list[str]] = {}
+    for side, versions in of_side.items():
+        alike.setdefault(versions, []).append(side)
+    return {tuple(sides) if len(alike) > 1 else ("measured",): versions for versions, sides in alike.items()}
 
 
 def _verdicts(verdicts: list[Verdict]) -> Table:
@@ -63,6 +82,17 @@ def short(value: float) -> str:
     return f"{value:.3g}"
 
 
-def verdict_json(verdict: Verdict) -> dict[str, Any]:
-    """Return what the JSON file holds of a verdict."""
-    return asdict(verdict)
+def last_line(text: str) -> str:
+    """Return the last line of a traceback: what went wrong."""
+    return text.strip().splitlines()[-1] if text.strip() else "no reason given"
+
+
+def show_changes(changes: list[Change]) -> None:
+    """Print what is worse than it was, or better, and what a difference had to exceed to count."""
+    table = Table("what", "before", "now", "margin", "", box=None)
+    for change in changes:
+        now = "" if change.now is None else short(change.now)
+        table.add_row(change.what, short(change.before), now, short(change.margin), _COLOURS[change.verdict])
+    _console.print(table)
+    worse = failed(changes)
+    _console.print(f"{len(worse)} of {len(changes)} got worse or were not measured", style="red" if worse else "green")

@@ -13,6 +13,11 @@ def names() -> list[str]:
     return sorted(module.name for module in pkgutil.iter_modules(__path__))
 
 
+def is_about_peers(name: str) -> bool:
+    """Tell whether a scenario measures other queues, which need environments of their own."""
+    return name.startswith("peers_")
+
+
 def load(name: str) -> tuple[str, Scenario]:
     """Return a scenario's question and the scenario."""
     module = importlib.import_module(f"{__name__}.{name}")

@@ -6,14 +6,10 @@ that does nothing. The clock stops when XLEN is 0 and nothing is pending.
 
 from __future__ import annotations
 
-import asyncio
-from typing import Any
-
 from benchmarks import baseline, ours
 from benchmarks.counting import Watch, until_empty
-from benchmarks.model import Case, Figures, Scenario, Side, Target
+from benchmarks.model import Case, Figures, Ratio, Scenario, Side, Target
 from benchmarks.payloads import payloads
-from streams_queue.worker import Worker
 
 
 async def _bare(case: Case) -> Figures:
@@ -28,44 +24,25 @@ async def _bare(case: Case) -> Figures:
     return figures
 
 
-async def _ours(case: Case) -> Figures:
-    client = await baseline.connect(case.url)
-    async with ours.make_queue(case.url) as queue:
-        await ours.fill(queue, payloads(case.payload, case.events))
-        handled, all_handled = 0, asyncio.Event()
-
-        async def handle(_event: Any) -> None:
-            nonlocal handled
-            handled += 1
-            if handled == case.events:
-                all_handled.set()
-
-        worker = Worker(queue, handle, concurrency=case.concurrency)
-        watch = Watch(client)
-        await watch.start()
-        running = asyncio.create_task(worker.run())
-        await all_handled.wait()
-        await until_empty(client, ours.STREAM, ours.GROUP)
-        figures = await watch.stop(case.events)
-        worker.stop()
-        await running
-    await client.aclose()
-    return figures
-
-
 SCENARIO = Scenario(
     units=Watch.UNITS,
     cases=[
         Case(name="300 B", events=50_000, batch=200, concurrency=100),
         Case(name="8 KB", payload="8 KB", events=10_000, batch=200, concurrency=100),
+        Case(name="1 MB", payload="1 MB", events=200, batch=4, concurrency=100),
     ],
     quick_cases=[
         Case(name="300 B", events=10_000, batch=200, concurrency=100),
         Case(name="8 KB", payload="8 KB", events=3_000, batch=200, concurrency=100),
+        Case(name="1 MB", payload="1 MB", events=40, batch=4, concurrency=100),
     ],
-    sides={"bare loop": Side(_bare), "Worker": Side(_ours)},
+    sides={"bare loop": Side(_bare), "Worker": Side(ours.drained)},
     targets=[
         Target(side="Worker", metric="throughput", against="bare loop", at_least=0.65, case="300 B"),
         Target(side="Worker", metric="throughput", against="bare loop", at_least=0.8, case="8 KB"),
+    ],
+    ratios=[
+        Ratio(side="Worker", metric=metric, against="bare loop", better="less")
+        for metric in ("client CPU", "server CPU")
     ],
 )

@@ -19,7 +19,7 @@ from redis.asyncio import Redis
 from benchmarks import baseline, ours
 from benchmarks.counting import latencies, until_empty, wait_for
 from benchmarks.list_queues import CorrectListQueue
-from benchmarks.model import Case, Figures, Scenario, Side, Target
+from benchmarks.model import Case, Figures, Scenario, Side, Taken, Target
 from benchmarks.payloads import payloads
 from streams_queue.worker import Worker
 
@@ -43,8 +43,9 @@ async def _say_ready(url: str) -> None:
         await client.set(_READY, 1)
 
 
-def _figures(sample: list[float]) -> Figures:
-    return latencies(sample[_WARM_UP:], "latency")
+def _figures(sample: list[float]) -> Taken:
+    taken = sample[_WARM_UP:]
+    return Taken(latencies(taken, "latency"), {"latency": [1000 * seconds for seconds in taken]})
 
 
 async def _bare_producer(case: Case) -> Figures:
@@ -53,7 +54,7 @@ async def _bare_producer(case: Case) -> Figures:
     return {}
 
 
-async def _bare(case: Case) -> Figures:
+async def _bare(case: Case) -> Taken:
     client = await baseline.connect(case.url)
     await _say_ready(case.url)
     sample: list[float] = []
@@ -76,7 +77,7 @@ async def _list_producer(case: Case) -> Figures:
     return {}
 
 
-async def _list(case: Case) -> Figures:
+async def _list(case: Case) -> Taken:
     queue = CorrectListQueue(case.url, max_size=10**6, timeout=4)
     await _say_ready(case.url)
     sample: list[float] = []
@@ -94,7 +95,7 @@ async def _our_producer(case: Case) -> Figures:
     return {}
 
 
-async def _ours(case: Case) -> Figures:
+async def _ours(case: Case) -> Taken:
     sample: list[float] = []
 
     async def handle(event: Any) -> None:
@@ -111,7 +112,7 @@ async def _ours(case: Case) -> Figures:
     return _figures(sample)
 
 
-async def _in_process(case: Case) -> Figures:
+async def _in_process(case: Case) -> Taken:
     queue: asyncio.Queue[Any] = asyncio.Queue()
     sample: list[float] = []
 

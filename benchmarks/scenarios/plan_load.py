@@ -3,14 +3,21 @@
 A producer process sends one event every 10 ms, whether or not the one before has been answered; the handlers of another
 process wait 261 ms, as GitBridge's tasks do. Queue latency is the time from the call of `enqueue` to the start of the
 handler; 7.2 ms are 20 % below the 5.2 ms and 3.8 ms that GitBridge's own queue takes for the two halves.
+
+The plan's section 6 names operations < 5 ms, the way from end to end < 300 ms, memory < 256 MB, processor < 10 % and
+network < 5 MB/s at its peak; its section 10 an improvement of 15 to 20 % and no loss. Each has its targets here; what
+else section 10 wants (failover, tests, documentation, monitoring) is not a matter of measuring. Memory is that of a
+server with `max_size` 10,000, full of 10 KB events. Sizes and rates count in powers of ten, as the plan's MB.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 from msgspec.json import decode
@@ -24,7 +31,7 @@ from benchmarks.payloads import payloads
 _PER_SECOND = 100
 _TASK = 0.261
 _READY = "ready"
-_MIB = 1024 * 1024
+_MB = 1_000_000
 
 
 async def _timed(call: Awaitable[object], sample: list[float]) -> None:
@@ -45,7 +52,8 @@ async def _send(
         began = time.monotonic()
         for number, event in enumerate(payloads(case.payload, case.events)):
             await asyncio.sleep(began + number / _PER_SECOND - time.monotonic())
-            sending.create_task(_timed(enqueue(event | {"sent": time.monotonic()}), enqueued))
+            sent = {"sent": time.monotonic(), "number": number}
+            sending.create_task(_timed(enqueue(event | sent), enqueued))
             if number % 10 == 0:
                 sending.create_task(_timed(depth(), depths))
     return latencies(enqueued, "enqueue") | latencies(depths, "depth")
@@ -68,25 +76,29 @@ class _Handling:
         self._latency: list[float] = []
         self._end_to_end: list[float] = []
         self._acked: list[float] = []
+        self._numbers: Counter[int] = Counter()
 
     async def handle(self, event: Any, ack: Callable[[], Awaitable[object]]) -> None:
         """Settle by hand, so that each ack is measured to the server's reply."""
         self._latency.append(time.monotonic() - event["sent"])
+        self._numbers[event["number"]] += 1
         await asyncio.sleep(_TASK)
         self._end_to_end.append(time.monotonic() - event["sent"])
         await _timed(ack(), self._acked)
 
-    def figures(self) -> Figures:
-        """Return p50 and p99 of all three."""
+    def figures(self, events: int) -> Figures:
+        """Return p50 and p99 of all three, and how many of the events never came or came again."""
         figures = latencies(self._latency, "queue latency") | latencies(self._end_to_end, "end to end")
-        return figures | latencies(self._acked, "ack")
+        counts = {"lost": events - len(self._numbers), "twice": self._numbers.total() - len(self._numbers)}
+        return figures | latencies(self._acked, "ack") | counts
 
 
 async def _ours(case: Case) -> Figures:
     handling = _Handling()
     async with ours.make_queue(case.url, max_size=10_000) as queue, Redis.from_url(case.url) as client:
         await queue.stats()
-        before = await _server(client)
+        server = _Server()
+        await server.start(client)
         await client.set(_READY, 1)
         async with asyncio.TaskGroup() as running:
             taken = 0
@@ -94,11 +106,11 @@ async def _ours(case: Case) -> Figures:
                 for delivery in await queue.receive(case.concurrency):
                     taken += 1
                     running.create_task(handling.handle(delivery.payload, partial(queue.ack, delivery)))
-        server = _between(before, await _server(client))
+        load = await server.figures()
         await until_empty(client, ours.STREAM, ours.GROUP)
         await ours.fill(queue, payloads(case.payload, queue.max_size))
         await expect_held(client, ours.STREAM, queue.max_size)
-        return handling.figures() | server | await _memory(client)
+        return handling.figures(case.events) | load | await _memory(client)
 
 
 async def _bare(case: Case) -> Figures:
@@ -109,7 +121,9 @@ async def _bare(case: Case) -> Figures:
         pipeline = client.pipeline(transaction=False)
         await pipeline.xack(baseline.STREAM, baseline.GROUP, entry_id).xdel(baseline.STREAM, entry_id).execute()
 
-    before = await _server(client)
+    watching = Redis.from_url(case.url)
+    server = _Server()
+    await server.start(watching)
     await client.set(_READY, 1)
     async with asyncio.TaskGroup() as running:
         taken = 0
@@ -121,27 +135,50 @@ async def _bare(case: Case) -> Figures:
             for entry_id, fields in found[0][1] if found else []:
                 taken += 1
                 running.create_task(handling.handle(decode(fields[b"payload"]), partial(ack, entry_id)))
-    server = _between(before, await _server(client))
+    load = await server.figures()
     await until_empty(client, baseline.STREAM, baseline.GROUP)
     await baseline.stage(client, payloads(case.payload, 10_000), 200)
     memory = await _memory(client)
+    await watching.aclose()
     await client.aclose()
-    return handling.figures() | server | memory
+    return handling.figures(case.events) | load | memory
 
 
-async def _server(client: Any) -> tuple[float, float, float]:
-    cpu, stats = await client.info("cpu"), await client.info("stats")
-    busy = float(cpu["used_cpu_user"]) + float(cpu["used_cpu_sys"])
-    return time.monotonic(), busy, stats["total_net_input_bytes"] + stats["total_net_output_bytes"]
+class _Server:
+    """What the server does meanwhile: looked at each second, since the plan's network limit is one on the peak."""
 
+    async def start(self, client: Any) -> None:
+        self._client = client
+        self._looks = [await self._look()]
+        self._watching = asyncio.create_task(self._watch())
 
-def _between(before: tuple[float, float, float], after: tuple[float, float, float]) -> Figures:
-    seconds, busy, wire = (now - then for now, then in zip(after, before, strict=True))
-    return {"server CPU": 100 * busy / seconds, "on the wire": wire / _MIB / seconds}
+    async def figures(self) -> Figures:
+        self._watching.cancel()
+        self._looks.append(await self._look())
+        seconds, busy, sent = (last - first for first, last in zip(self._looks[0], self._looks[-1], strict=True))
+        seconds_apart = [after[0] - before[0] for before, after in pairwise(self._looks)]
+        bytes_apart = [after[2] - before[2] for before, after in pairwise(self._looks)]
+        # The last stretch is what the second was cut off at; a short one says nothing of a second.
+        each_second = [sent / took for sent, took in zip(bytes_apart, seconds_apart, strict=True) if took > 0.5]
+        return {
+            "server CPU": 100 * busy / seconds,
+            "on the wire": sent / _MB / seconds,
+            "on the wire, peak": max(each_second) / _MB,
+        }
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(1)
+            self._looks.append(await self._look())
+
+    async def _look(self) -> tuple[float, float, float]:
+        cpu, stats = await self._client.info("cpu"), await self._client.info("stats")
+        busy = float(cpu["used_cpu_user"]) + float(cpu["used_cpu_sys"])
+        return time.monotonic(), busy, stats["total_net_input_bytes"] + stats["total_net_output_bytes"]
 
 
 async def _memory(client: Any) -> Figures:
-    return {"memory, full": (await client.info("memory"))["used_memory"] / _MIB}
+    return {"memory, full": (await client.info("memory"))["used_memory"] / _MB}
 
 
 SCENARIO = Scenario(
@@ -157,11 +194,14 @@ SCENARIO = Scenario(
         "depth p50": "ms",
         "depth p99": "ms",
         "server CPU": "% of a core",
-        "on the wire": "MiB/s",
-        "memory, full": "MiB",
+        "on the wire": "MB/s",
+        "on the wire, peak": "MB/s",
+        "memory, full": "MB",
+        "lost": "events",
+        "twice": "events",
     },
-    cases=[Case(name="100/s of 10 KB", payload="mixed", events=1_000, concurrency=100)],
-    quick_cases=[Case(name="100/s of 10 KB", payload="mixed", events=300, concurrency=100)],
+    cases=[Case(name="100/s of 10 KB", payload="10 KB", events=1_000, concurrency=100)],
+    quick_cases=[Case(name="100/s of 10 KB", payload="10 KB", events=300, concurrency=100)],
     sides={"bare": Side(_bare, _bare_producer), "streams_queue": Side(_ours, _our_producer)},
     targets=[
         Target(side="streams_queue", metric="enqueue p99", at_most=5, excuse="bare"),
@@ -172,7 +212,9 @@ SCENARIO = Scenario(
         Target(side="streams_queue", metric="end to end p99", at_most=300, excuse="bare"),
         Target(side="streams_queue", metric="memory, full", at_most=256),
         Target(side="streams_queue", metric="server CPU", at_most=10),
-        Target(side="streams_queue", metric="on the wire", at_most=5),
+        Target(side="streams_queue", metric="on the wire, peak", at_most=5),
+        Target(side="streams_queue", metric="lost", at_most=0),
+        Target(side="streams_queue", metric="twice", at_most=0),
     ],
     warm_up=False,
 )

@@ -12,7 +12,7 @@ from redis.asyncio import Redis
 
 from benchmarks import baseline, ours
 from benchmarks.counting import commands_sent, until_empty
-from benchmarks.model import Case, Figures, Scenario, Side
+from benchmarks.model import Case, Figures, Ratio, Scenario, Side
 from benchmarks.payloads import payloads
 
 
@@ -75,4 +75,7 @@ SCENARIO = Scenario(
     ],
     quick_cases=[Case(name="300 B, 100 at once", events=3_000, concurrency=100)],
     sides={"bare": Side(_bare), "streams_queue": Side(_ours)},
+    ratios=[
+        Ratio(side="streams_queue", metric=metric, against="bare", better="less") for metric in ("bytes", "commands")
+    ],
 )
