@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from streams_queue.codec import Codec
 from streams_queue.config import Settings
@@ -53,6 +53,14 @@ class _Waiter:
     woken: asyncio.Future[None]
     slots: int
     deadline: float
+
+
+class _Arrival(NamedTuple):
+    """What a read brought, how many events were buffered before, and when, by the event loop's clock."""
+
+    entries: Sequence[RawEntry]
+    buffered: int
+    at: float
 
 
 class Reader:
@@ -410,16 +418,16 @@ class Reader:
         await self._until_read(done, block)
 
     def _came(self, done: asyncio.Future[Any], reply: Any) -> None:
-        """Let those who wait have what a read brought, within the same turn of the event loop."""
+        """Let those who wait have what a read brought, within the same turn of the event loop; the rest can wait."""
         if not isinstance(reply, BackendError):
             entries = self._channel.commands.read_reply(reply)
-            now = asyncio.get_running_loop().time()
-            self._has_run_dry = not entries
-            self._prefetch.fetched(len(entries), _size_bytes(entries), now, len(self._buffer))
             self._fetches += 1
-            self._arrived(entries)
+            self._has_run_dry = not entries
+            reply = _Arrival(entries, len(self._buffer), asyncio.get_running_loop().time())
+            leases = self._new(entries)
+            self._leases.hold(*leases)
+            self._buffer.extend(leases)
             self._wake_waiters()
-            reply = None
         if not done.done():
             done.set_result(reply)
 
@@ -443,6 +451,8 @@ class Reader:
             self._settlements.is_idle = False
         if isinstance(reply, BackendError):
             raise reply
+        self._prefetch.fetched(len(reply.entries), _size_bytes(reply.entries), reply.at, reply.buffered)
+        self._watch_buffer()
 
     async def _failed(self, error: BackendError, backoff: Backoff) -> None:
         """After a failure: go on if that can help, else tell the callers."""

@@ -1,7 +1,8 @@
-"""The worker's loop: as many events as there are free slots are fetched, and each goes through the same few steps.
+"""The worker's loop: a free slot fetches for all that are free, and each event goes through the same few steps.
 
 start → run_handler → classify → decide → settle → report. How often and when a failed event runs again is the queue's
-own decision in `nack`. A slot is one long-lived task, so that an event costs no task of its own.
+own decision in `nack`. A slot is one long-lived task, so that an event costs no task of its own; the one that fetched
+runs the first event itself, so that it waits for nobody.
 """
 
 from __future__ import annotations
@@ -123,7 +124,8 @@ class Worker:
         self._waking: asyncio.Handle | None = None
         self._done: list[Delivery] = []
         self._busy = 0
-        self._slot_free = asyncio.Event()
+        self._receiver: asyncio.Task[None] | None = None
+        self._failures = 0
         self._stopping = asyncio.Event()
         self._stop_asked = False
         self._signals = 0
@@ -168,8 +170,8 @@ class Worker:
     # --- a whole run ---
 
     def _begin(self) -> None:
-        self._stopping, self._slot_free = asyncio.Event(), asyncio.Event()
-        self._signals, self._busy, self._fatal = 0, 0, None
+        self._stopping = asyncio.Event()
+        self._signals, self._busy, self._failures, self._fatal = 0, 0, 0, None
         self._loop = asyncio.get_running_loop()
         if self._stop_asked:
             self._stopping.set()
@@ -182,22 +184,22 @@ class Worker:
             self._threads = None
 
     async def _serve(self) -> None:
-        feeder = self._spawn(self._feed(), "receive")
         watch = self._spawn(self._watch_leases(), "leases")
         slots = [self._spawn(self._run_slot(slot), f"slot {number}") for number, slot in enumerate(self._slots)]
         for slot, task in zip(self._slots, slots, strict=True):
             slot.task = task
         try:
-            await self._until_stopped(feeder, watch, *slots)
-            await _cancel(feeder)
+            await self._until_stopped(watch, *slots)
+            self._stop_receiving()
             await self._finish_running(slots)
         finally:
             self._stopping.set()
-            await _cancel(feeder, watch)
+            self._stop_receiving()
+            await _cancel(watch)
             await self._cancel_running(slots)
             self._ack_done()
             await self._give_back()
-            self._raise_later(feeder, watch, *slots)
+            self._raise_later(watch, *slots)
 
     def _spawn(self, work: Coroutine[Any, Any, None], what: str) -> asyncio.Task[None]:
         return asyncio.create_task(work, name=f"{self.name}: {what}")
@@ -260,59 +262,59 @@ class Worker:
         elif self._grace is not None and not self._grace.expired():
             self._grace.reschedule(asyncio.get_running_loop().time())
 
-    # --- fetching ---
-
-    async def _feed(self) -> None:
-        """Fetch as many events as there are free slots, again and again; survives every error that a retry may mend."""
-        failures = 0
-        while (free := await self._free_slots()) and not self._stop_asked:
-            try:
-                deliveries = await self._queue.receive(free, _RECEIVE_WAIT, max_bytes=_AT_ONCE_BYTES)
-            except QueueClosed:
-                return
-            except Exception as error:
-                if _is_final(error):
-                    raise
-                failures += 1
-                await self._wait_after(error, failures)
-                continue
-            if failures:
-                logger.info("%s: receiving again", self.name)
-                failures = 0
-            if not deliveries and not self._queue.is_running():
-                return
-            self._ready.extend(deliveries)
-            if self._ready and self._idle:
-                _wake(self._idle.popleft())
-
-    async def _free_slots(self) -> int:
-        """Wait until at least one slot is free, and return how many are."""
-        while (free := len(self._slots) - self._busy - len(self._ready)) < 1:
-            self._slot_free.clear()
-            await self._slot_free.wait()
-        return free
-
-    async def _wait_after(self, error: Exception, failures: int) -> None:
-        """Log the first failure of an outage, and wait before the next try."""
-        if failures == 1:
-            trace = None if isinstance(error, StreamsQueueError) else error
-            logger.warning("%s: cannot receive, trying until it works (%s)", self.name, describe(error), exc_info=trace)
-        await asyncio.sleep(backoff(failures, _RECEIVE_BACKOFF, jitter=random.random()))
-
     # --- slots ---
 
     async def _run_slot(self, slot: _Slot) -> None:
         while not self._stopping.is_set():
             if self._ready:
-                self._busy += 1
                 delivery = self._ready.popleft()
-                if self._ready and self._idle and self._waking is None:
+                self._busy += 1
+                if self._idle and self._waking is None:
                     self._waking = asyncio.get_running_loop().call_soon(self._wake_others)
                 await self._deliver(slot, delivery)
                 self._busy -= 1
-                self._slot_free.set()
+                if not self._ready:
+                    # A handler that never waits must not keep the reader from fetching what comes next.
+                    await asyncio.sleep(0)
+            elif self._receiver is None and not self._stop_asked:
+                await self._receive()
             else:
                 await self._wait_for_work()
+
+    async def _receive(self) -> None:
+        """Ask the queue, for this slot and all that are free; survives every error that a retry may mend."""
+        self._receiver = asyncio.current_task()
+        free = len(self._slots) - self._busy
+        try:
+            deliveries = await self._queue.receive(free, _RECEIVE_WAIT, max_bytes=_AT_ONCE_BYTES)
+        except QueueClosed:
+            self._stopping.set()
+        except Exception as error:
+            if _is_final(error):
+                raise
+            self._failures += 1
+            await self._wait_after(error)
+        else:
+            if self._failures:
+                logger.info("%s: receiving again", self.name)
+                self._failures = 0
+            if not deliveries and not self._queue.is_running():
+                self._stopping.set()
+            self._ready.extend(deliveries)
+        finally:
+            self._receiver = None
+
+    async def _wait_after(self, error: Exception) -> None:
+        """Log the first failure of an outage, and wait before the next try."""
+        if self._failures == 1:
+            trace = None if isinstance(error, StreamsQueueError) else error
+            logger.warning("%s: cannot receive, trying until it works (%s)", self.name, describe(error), exc_info=trace)
+        await asyncio.sleep(backoff(self._failures, _RECEIVE_BACKOFF, jitter=random.random()))
+
+    def _stop_receiving(self) -> None:
+        """End the wait for events; whatever the queue has not handed out stays there."""
+        if self._receiver is not None:
+            self._receiver.cancel()
 
     async def _wait_for_work(self) -> None:
         waiter = asyncio.get_running_loop().create_future()
@@ -320,9 +322,10 @@ class Worker:
         await waiter
 
     def _wake_others(self) -> None:
-        """Wake as many idle slots as there is work; a handler that never waits has done it all by itself by now."""
+        """Wake a slot for each event and one that asks for more; a handler that never waits has done it all by now."""
         self._waking = None
-        for _ in range(min(len(self._ready), len(self._idle))):
+        wanted = len(self._ready) + (self._receiver is None)
+        for _ in range(min(wanted, len(self._idle))):
             _wake(self._idle.popleft())
 
     def _wake_all(self) -> None:
