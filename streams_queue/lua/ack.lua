@@ -6,12 +6,8 @@
 -- Cost: O(ids)
 -- Idempotent: yes
 redis.call('HGET', KEYS[2], 'acked')
-local ids = {}
-for i = 2, #ARGV do
-  ids[i - 1] = ARGV[i]
-end
-redis.call('XACK', KEYS[1], ARGV[1], unpack(ids))
-local ended = redis.call('XDEL', KEYS[1], unpack(ids))
+redis.call('XACK', KEYS[1], unpack(ARGV))
+local ended = redis.call('XDEL', KEYS[1], unpack(ARGV, 2))
 if ended > 0 then
   tally(KEYS[2], 'acked', ended)
 end

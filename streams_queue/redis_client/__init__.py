@@ -14,7 +14,7 @@ from streams_queue.redis_client.patience import expire_in
 from streams_queue.redis_client.refusals import from_reply, passes, worth_retrying
 from streams_queue.redis_client.scripts import Script, call, script, with_source
 from streams_queue.redis_client.urls import endpoint_from_url
-from streams_queue.redis_client.wire import Argument, Command, OnReply
+from streams_queue.redis_client.wire import Argument, Command, OnReply, Sink
 
 __all__ = [
     "Argument",
@@ -23,6 +23,7 @@ __all__ = [
     "Link",
     "OnReply",
     "Script",
+    "Sink",
     "call",
     "endpoint_from_client",
     "endpoint_from_url",

@@ -21,7 +21,7 @@ from streams_queue.config import Settings
 from streams_queue.errors import BackendError, BackendRejected
 from streams_queue.messages import Delivery
 from streams_queue.observer import Observers
-from streams_queue.redis_client import Command, OnReply, passes
+from streams_queue.redis_client import Command, OnReply, Sink, passes
 from streams_queue.redis_queue.channel import Channel
 from streams_queue.redis_queue.commands import RawEntry, milliseconds
 from streams_queue.redis_queue.entries import Broken, Newer, milliseconds_of, read_entry
@@ -402,20 +402,31 @@ class Reader:
         if acks:
             first.append(commands.ack([lease.entry_id for lease in acks], by_source=not self._ack_is_known))
         read = commands.read(count, max(1, milliseconds(block)) if block > 0 else None)
-        link, loop = self._channel.reader, asyncio.get_running_loop()
-        before = [loop.create_future() for _ in first]
-        done: asyncio.Future[Any] = loop.create_future()
+        sinks: list[Sink] = []
+        if not self._channel.reader.is_open:
+            sinks.append(OnReply(self._know_client))
+        if acks:
+            sinks.append(OnReply(partial(self._judge_acks, acks)))
+        done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        sinks.append(OnReply(partial(self._came, done)))
         try:
-            await link.send(*first, read, to=[*before, OnReply(partial(self._came, done))], timeout=commands.timeout)
-            if len(first) > bool(acks):
-                client_id = await link.reply(before.pop(0), timeout=commands.timeout)
-                self._client_id = client_id if isinstance(client_id, int) else None
-            if acks:
-                acks = self._judge_acks(acks, await link.reply(before.pop(0), timeout=commands.timeout))
-        finally:
-            if acks:
-                self._settlements.put_acks_back(acks)
+            await self._channel.reader.send(*first, read, to=sinks, timeout=commands.timeout)
+        except BaseException:
+            self._settlements.put_acks_back(acks)
+            raise
         await self._until_read(done, block)
+
+    def _know_client(self, reply: object) -> None:
+        self._client_id = reply if isinstance(reply, int) else None
+
+    def _judge_acks(self, acks: list[Lease], reply: object) -> None:
+        """Forget the acks that went with a read, or send them again."""
+        # A server that does not know the script learns it from its first use: no ack waits for a second attempt.
+        self._ack_is_known = not isinstance(reply, BackendError)
+        if self._ack_is_known:
+            self._settlements.confirm_acks(acks)
+        else:
+            self._settlements.put_acks_back(acks)
 
     def _came(self, done: asyncio.Future[Any], reply: Any) -> None:
         """Let those who wait have what a read brought, within the same turn of the event loop; the rest can wait."""
@@ -430,18 +441,6 @@ class Reader:
             self._wake_waiters()
         if not done.done():
             done.set_result(reply)
-
-    def _judge_acks(self, acks: list[Lease], reply: object) -> list[Lease]:
-        """Confirm the acks that went with a read; return those that must be sent again."""
-        if isinstance(reply, BackendError) and not self._channel.reader.is_open:
-            # Refused by a server that is the wrong one now: its answer to the read does not come any more.
-            raise reply
-        # A server that does not know the script learns it from its first use: no ack waits for a second attempt.
-        self._ack_is_known = not isinstance(reply, BackendError)
-        if not self._ack_is_known:
-            return acks
-        self._settlements.confirm_acks(acks)
-        return []
 
     async def _until_read(self, done: asyncio.Future[Any], block: float) -> None:
         self._settlements.is_idle = block > 0
