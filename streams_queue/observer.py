@@ -4,9 +4,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
-from typing import Protocol, runtime_checkable
+import time
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
+from types import TracebackType
+from typing import Any, Protocol, runtime_checkable
 
+from streams_queue.errors import BackendError
 from streams_queue.messages import Delivery
 
 logger = logging.getLogger(__name__)
@@ -17,7 +21,8 @@ class Observer(Protocol):
     """Is told what happens in a queue. Calls are synchronous and on the hot path: return quickly, never block.
 
     Derive from it and override what you need; every method does nothing by default. They may be called from the
-    event loop's thread or, for leases, from the keeper's. One that raises is logged, never felt.
+    event loop's thread or, for leases and operations, from the keeper's. One that raises is logged, never felt. What is
+    not overridden is not called, and costs nothing.
     """
 
     def accepted(self, count: int) -> None:
@@ -52,6 +57,22 @@ class Observer(Protocol):
         """A delivery in hand no longer belongs to this consumer."""
         return None
 
+    def reclaimed(self, count: int) -> None:
+        """`count` events of consumers that are gone were taken over, to be handed out here."""
+        return None
+
+    def operation(self, name: str, seconds: float | None, error: BackendError | None) -> None:
+        """A round trip to the server is over, with `error` if it failed; `seconds` is None for one that waits."""
+        return None
+
+    def handling(self, delivery: Delivery) -> None:
+        """A worker is about to run the handler, in this task and context."""
+        return None
+
+    def handled(self, delivery: Delivery, seconds: float, end: str, error: BaseException | None) -> None:
+        """The handler of `handling` has run, in the same task; `end` is a field of WorkerCounts."""
+        return None
+
     def fallback_on(self, reason: str) -> None:
         """Events are held locally from now on, because the server cannot take them."""
         return None
@@ -62,15 +83,43 @@ class Observer(Protocol):
 
 
 class Observers(Observer):
-    """Passes every call on to several observers and survives each of them."""
+    """Passes every call on to those of several observers that listen to it, and survives each of them."""
 
     def __init__(self, observers: Iterable[Observer] = ()) -> None:
-        self._observers = tuple(observers)
+        told = tuple(observers)
         # Whether anybody watches: what is told of each single event need not be told to nobody.
-        self.watch = bool(self._observers)
+        self.watch = bool(told)
+        self._listeners = {name: tuple(each for each in told if _listens(each, name)) for name in _CALLS}
+
+    @property
+    def watch_handlers(self) -> bool:
+        """Whether anybody wants to know of `handling` or `handled`."""
+        return bool(self._listeners["handling"] or self._listeners["handled"])
+
+    def timing(self, name: str, *, waits: bool = False) -> AbstractContextManager[object]:
+        """Tell of the round trip that is made inside as an `operation`; free of cost when nobody listens.
+
+        Args:
+            name: Of the operation.
+            waits: It waits for events, so that only its failure says anything of the server.
+        """
+        return _Timing(self, name, waits) if self._listeners["operation"] else _UNTIMED
+
+    def telling(self, name: str, then: Callable[[Any], None]) -> Callable[[Any], None]:
+        """Return `then`, which is called with a reply, and before it tells of the `operation` that begins now."""
+        if not self._listeners["operation"]:
+            return then
+        began = time.perf_counter()
+
+        def told(reply: Any) -> None:
+            error = reply if isinstance(reply, BackendError) else None
+            self.operation(name, time.perf_counter() - began, error)
+            then(reply)
+
+        return told
 
     def _tell(self, method: str, *args: object) -> None:
-        for observer in self._observers:
+        for observer in self._listeners[method]:
             try:
                 getattr(observer, method)(*args)
             except Exception:
@@ -83,10 +132,12 @@ class Observers(Observer):
         self._tell("rejected", count)
 
     def handed_out(self, delivery: Delivery) -> None:  # noqa: D102
-        self._tell("handed_out", delivery)
+        if self._listeners["handed_out"]:
+            self._tell("handed_out", delivery)
 
     def settled(self, delivery: Delivery, outcome: str) -> None:  # noqa: D102
-        self._tell("settled", delivery, outcome)
+        if self._listeners["settled"]:
+            self._tell("settled", delivery, outcome)
 
     def dead(self, event_id: str, reason: str) -> None:  # noqa: D102
         self._tell("dead", event_id, reason)
@@ -100,8 +151,52 @@ class Observers(Observer):
     def lease_lost(self, delivery: Delivery) -> None:  # noqa: D102
         self._tell("lease_lost", delivery)
 
+    def reclaimed(self, count: int) -> None:  # noqa: D102
+        self._tell("reclaimed", count)
+
+    def operation(self, name: str, seconds: float | None, error: BackendError | None) -> None:  # noqa: D102
+        self._tell("operation", name, seconds, error)
+
+    def handling(self, delivery: Delivery) -> None:  # noqa: D102
+        self._tell("handling", delivery)
+
+    def handled(self, delivery: Delivery, seconds: float, end: str, error: BaseException | None) -> None:  # noqa: D102
+        self._tell("handled", delivery, seconds, end, error)
+
     def fallback_on(self, reason: str) -> None:  # noqa: D102
         self._tell("fallback_on", reason)
 
     def fallback_off(self, drained: int) -> None:  # noqa: D102
         self._tell("fallback_off", drained)
+
+
+class _Timing:
+    """Measures one round trip; what is cancelled, or fails for a reason of its own, is not told."""
+
+    __slots__ = ("_began", "_name", "_observers", "_waits")
+
+    def __init__(self, observers: Observers, name: str, waits: bool) -> None:
+        self._observers, self._name, self._waits = observers, name, waits
+
+    def __enter__(self) -> None:
+        self._began = time.perf_counter()
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if exc is None or isinstance(exc, BackendError):
+            seconds = None if self._waits else time.perf_counter() - self._began
+            self._observers.operation(self._name, seconds, exc)
+
+
+_UNTIMED = nullcontext()
+_CALLS = tuple(name for name, value in vars(Observer).items() if name[0] != "_" and callable(value))
+
+
+def _listens(observer: Observer, call: str) -> bool:
+    """Tell whether an observer does anything at a call; one that cannot be asked is told, and then logged."""
+    try:
+        method = getattr(observer, call, None)
+    except Exception:  # noqa: BLE001 - as with every call
+        return True
+    return method is not None and getattr(method, "__func__", None) is not getattr(Observer, call)

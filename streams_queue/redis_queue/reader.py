@@ -399,7 +399,9 @@ class Reader:
                 client_id = await link.reply(before.pop(0), timeout=commands.timeout)
                 self._client_id = client_id if isinstance(client_id, int) else None
             if acks:
-                acks = self._judge_acks(acks, await link.reply(before.pop(0), timeout=commands.timeout))
+                with self._observers.timing("ack"):
+                    reply = await link.reply(before.pop(0), timeout=commands.timeout)
+                acks = self._judge_acks(acks, reply)
         finally:
             if acks:
                 self._settlements.put_acks_back(acks)
@@ -432,12 +434,13 @@ class Reader:
 
     async def _until_read(self, done: asyncio.Future[Any], block: float) -> None:
         self._settlements.is_idle = block > 0
-        try:
-            reply = await self._channel.reader.reply(done, timeout=block + READ_MARGIN)
-        finally:
-            self._settlements.is_idle = False
-        if isinstance(reply, BackendError):
-            raise reply
+        with self._observers.timing("read", waits=block > 0):
+            try:
+                reply = await self._channel.reader.reply(done, timeout=block + READ_MARGIN)
+            finally:
+                self._settlements.is_idle = False
+            if isinstance(reply, BackendError):
+                raise reply
 
     async def _failed(self, error: BackendError, backoff: Backoff) -> None:
         """After a failure: go on if that can help, else tell the callers."""

@@ -13,6 +13,7 @@ import logging
 import math
 import random
 import signal
+import time
 from collections import deque
 from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +22,7 @@ from typing import Any
 
 from streams_queue.errors import BackendRejected, LeaseLost, QueueClosed, StreamsQueueError, UsageError
 from streams_queue.messages import Delivery
+from streams_queue.observer import Observers
 from streams_queue.queue import Queue
 from streams_queue.retry import RetryPolicy, backoff
 from streams_queue.worker.handler import Handler, call_caught, inspect_handler
@@ -113,6 +115,8 @@ class Worker:
         self._handler = handler
         self._kind = inspect_handler(handler)
         self._call = self._call_async if self._kind.is_async else self._call_in_thread
+        self._observers: Observers = getattr(queue, "observers", None) or Observers()
+        self._run = self._run_watched if self._observers.watch_handlers else self._run_handler
         self._handler_timeout = _handler_timeout(handler_timeout, queue)
         self._shutdown_timeout = _shutdown_timeout(shutdown_timeout, self._handler_timeout)
         self._slots = [_Slot() for _ in range(concurrency)]
@@ -353,13 +357,25 @@ class Worker:
 
     async def _deliver(self, slot: _Slot, delivery: Delivery) -> None:
         slot.delivery, slot.interrupt, slot.loss_logged = delivery, None, False
-        outcome = LOST if delivery.lease_lost else await self._run_handler(slot, delivery)
+        outcome = LOST if delivery.lease_lost else await self._run(slot, delivery)
         outcome = decide(outcome, lease_lost=delivery.lease_lost)
         end = self._ack(delivery) if outcome is PROCESSED else await self._settle(delivery, outcome)
         slot.delivery = None
         self._report(delivery, end, outcome)
         if slot.thread is not None:
             await self._outlast(slot)
+
+    async def _run_watched(self, slot: _Slot, delivery: Delivery) -> Outcome:
+        """Run the handler, and tell the queue's observers of it."""
+        end, error = End.RELEASED, None
+        self._observers.handling(delivery)
+        began = time.perf_counter()
+        try:
+            outcome = await self._run_handler(slot, delivery)
+            end, error = outcome.end, outcome.error
+        finally:
+            self._observers.handled(delivery, time.perf_counter() - began, end, error)
+        return outcome
 
     async def _run_handler(self, slot: _Slot, delivery: Delivery) -> Outcome:
         """Run the handler within its timeout; raises only what does not come from the handler or the worker."""

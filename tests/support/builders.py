@@ -71,3 +71,8 @@ class Keys:
     def stats(self) -> str:
         """Totals."""
         return f"{self.stream}:stats"
+
+    @property
+    def reporter(self) -> str:
+        """Who reports the figures to telemetry."""
+        return f"{self.stream}:reporter"

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from streams_queue.errors import BackendTimeout
 from streams_queue.messages import Delivery
 from streams_queue.observer import Observer, Observers
 
@@ -20,6 +21,10 @@ CALLS: dict[str, tuple[Any, ...]] = {
     "lost": (4, "deleted"),
     "state_lost": ("gone",),
     "lease_lost": (DELIVERY,),
+    "reclaimed": (6,),
+    "operation": ("enqueue", 0.001, None),
+    "handling": (DELIVERY,),
+    "handled": (DELIVERY, 0.5, "processed", None),
     "fallback_on": ("no answer",),
     "fallback_off": (5,),
 }
@@ -82,3 +87,53 @@ def test_an_observer_is_known_by_its_methods() -> None:
     """No base class is needed."""
     assert isinstance(Observers(), Observer)
     assert not isinstance(object(), Observer)
+
+
+# --- what is not listened to costs nothing ---
+
+
+def test_a_call_that_nobody_overrides_is_not_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An observer of one thing costs nothing where the others happen."""
+    made: list[str] = []
+    monkeypatch.setattr(Observer, "handed_out", lambda self, delivery: made.append("handed_out"))
+
+    class Counter(Observer):
+        def accepted(self, count: int) -> None:
+            made.append("accepted")
+
+    observers = Observers([Counter()])
+    observers.handed_out(DELIVERY)
+    observers.accepted(1)
+
+    assert made == ["accepted"]
+    assert not observers.watch_handlers
+
+
+@pytest.mark.parametrize("call", ["handling", "handled"])
+def test_handlers_are_watched_for_whoever_listens_to_either_end(call: str) -> None:
+    """The worker asks once, when it is made."""
+    watcher = type("Watcher", (Observer,), {call: lambda self, *args: None})
+    assert Observers([watcher()]).watch_handlers
+
+
+def test_a_round_trip_is_told_with_its_time_or_its_failure() -> None:
+    """One that waits has no time to tell; what fails for other reasons is no failure of the server."""
+    listener, broken = Listener(), BackendTimeout("no reply")
+    observers = Observers([listener])
+
+    with observers.timing("enqueue"):
+        pass
+    with pytest.raises(BackendTimeout), observers.timing("read", waits=True):
+        raise broken
+    with pytest.raises(ValueError, match="ours"), observers.timing("nack"):
+        raise ValueError("ours")
+
+    (_, name, seconds, error), waited = listener.heard
+    assert (name, error) == ("enqueue", None)
+    assert 0 <= seconds < 10
+    assert waited == ("operation", "read", None, broken)
+
+
+def test_without_a_listener_nothing_is_timed() -> None:
+    """All round trips share one object that does nothing."""
+    assert Observers().timing("enqueue") is Observers().timing("ack")
