@@ -16,6 +16,7 @@ from streams_queue.config.settings import (
     FallbackSettings,
     MetricBounds,
     Settings,
+    TelemetrySettings,
 )
 from streams_queue.config.urls import SentinelUrl, parse_sentinel_url
 
@@ -28,6 +29,7 @@ __all__ = [
     "MetricBounds",
     "SentinelUrl",
     "Settings",
+    "TelemetrySettings",
     "load_config",
     "parse_sentinel_url",
     "redact_url",
