@@ -1,0 +1,272 @@
+"""The SDK's providers and exporters, made so that a collector which is down or hangs is not felt, and told of once."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+from opentelemetry.sdk.environment_variables import OTEL_RESOURCE_ATTRIBUTES, OTEL_SERVICE_NAME
+from opentelemetry.sdk.metrics import Histogram as HistogramInstrument
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import (
+    AggregationTemporality,
+    Histogram,
+    HistogramDataPoint,
+    Metric,
+    MetricExporter,
+    MetricExportResult,
+    MetricsData,
+    PeriodicExportingMetricReader,
+)
+from opentelemetry.sdk.resources import SERVICE_INSTANCE_ID, SERVICE_NAME, Resource
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+from opentelemetry.sdk.trace.sampling import ALWAYS_ON, ParentBased
+
+from streams_queue.config import TelemetrySettings
+from streams_queue.telemetry.instruments import Instruments
+from streams_queue.telemetry.names import MetricName
+from streams_queue.telemetry.tally import Attributes, Key, Snapshot
+from streams_queue.telemetry.wanted import Signal, interval, protocol, sampling_ratio
+
+logger = logging.getLogger(__name__)
+
+_DEFAULT_SERVICE = "streams-queue"
+_SPANS_EVERY_MS = 2000
+_CHATTY = ("opentelemetry.", "urllib3.")
+
+
+# --- a collector that fails is told of once --------------------------------------------------------------------------
+
+
+class Outage:
+    """One line when sending begins to fail, and one when it works again, for metrics and traces together."""
+
+    def __init__(self, address: str) -> None:
+        self._address = address
+        self._failing: set[Signal] = set()
+        self._turn = threading.Lock()
+
+    def note(self, signal: Signal, *, failed: bool) -> None:
+        """Note how an attempt to send ended."""
+        with self._turn:
+            before = bool(self._failing)
+            (self._failing.add if failed else self._failing.discard)(signal)
+            if bool(self._failing) is before:
+                return
+        if failed:
+            logger.warning("Telemetry (%s) cannot be sent to %s; the queue goes on", signal, self._address)
+        else:
+            logger.info("Telemetry can be sent to %s again", self._address)
+
+
+_local = threading.local()
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Let what is called here log nothing in this thread: its failures are told of by `Outage`."""
+    _silence_loggers()
+    before, _local.silent = getattr(_local, "silent", False), True
+    try:
+        yield
+    finally:
+        _local.silent = before
+
+
+def _is_heard(record: logging.LogRecord) -> bool:
+    return record.levelno <= logging.DEBUG or not getattr(_local, "silent", False)
+
+
+def _silence_loggers() -> None:
+    """Filter the loggers of what exports; a filter of a logger above them would not be asked."""
+    for name, known in list(logging.root.manager.loggerDict.items()):
+        if name.startswith(_CHATTY) and isinstance(known, logging.Logger) and _is_heard not in known.filters:
+            known.addFilter(_is_heard)
+
+
+class _Metrics(MetricExporter):
+    """Adds the histograms that are counted here, sends, and notes the outcome.
+
+    A forked child inherits this with the SDK's thread, and must not send what its parent has counted.
+    """
+
+    def __init__(self, exporter: MetricExporter, outage: Outage) -> None:
+        super().__init__(exporter._preferred_temporality, exporter._preferred_aggregation)
+        self._exporter, self._outage = exporter, outage
+        self._pid = os.getpid()
+        self._began_ns = self._last_ns = time.time_ns()
+        self._last: dict[Key, Snapshot] = {}
+        self.instruments: Instruments | None = None
+
+    def export(self, metrics_data: MetricsData, timeout_millis: float = 10_000, **kwargs: Any) -> MetricExportResult:
+        """Send; a failure is told of by the outage alone."""
+        if os.getpid() != self._pid:
+            return MetricExportResult.SUCCESS
+        result = MetricExportResult.FAILURE
+        try:
+            with _silence():
+                result = self._exporter.export(self._with_histograms(metrics_data), timeout_millis, **kwargs)
+        finally:
+            self._outage.note("metrics", failed=result is not MetricExportResult.SUCCESS)
+        return result
+
+    def _with_histograms(self, data: MetricsData) -> MetricsData:
+        if self.instruments is None:
+            return data
+        added = self._histograms(self.instruments.distributions())
+        (resource, *other_resources) = data.resource_metrics
+        (scope, *other_scopes) = resource.scope_metrics
+        scope = replace(scope, metrics=[*scope.metrics, *added])
+        return MetricsData([replace(resource, scope_metrics=[scope, *other_scopes]), *other_resources])
+
+    def _histograms(self, counted: dict[Key, Snapshot]) -> list[Metric]:
+        temporality = (self._preferred_temporality or {}).get(HistogramInstrument, AggregationTemporality.CUMULATIVE)
+        now, before = time.time_ns(), {}
+        began = self._began_ns
+        if temporality is AggregationTemporality.DELTA:
+            began, before = self._last_ns, self._last
+            self._last_ns, self._last = now, counted
+        points: dict[MetricName, list[HistogramDataPoint]] = {}
+        for (metric, attributes), snapshot in counted.items():
+            added = snapshot.since(before.get((metric, attributes)))
+            bounds = self.instruments.bounds[metric] if self.instruments is not None else ()
+            points.setdefault(metric, []).append(_point(attributes, added, bounds, began, now))
+        return [
+            Metric(metric.name, metric.description, metric.unit, Histogram(found, temporality))
+            for metric, found in points.items()
+        ]
+
+    def force_flush(self, timeout_millis: float = 10_000) -> bool:
+        """Do as the exporter does."""
+        return self._exporter.force_flush(timeout_millis)
+
+    def shutdown(self, timeout_millis: float = 30_000, **kwargs: Any) -> None:
+        """Do as the exporter does, in silence."""
+        with _silence():
+            self._exporter.shutdown(timeout_millis, **kwargs)
+
+
+def _point(
+    attributes: Attributes, counted: Snapshot, bounds: Sequence[float], began_ns: int, now_ns: int
+) -> HistogramDataPoint:
+    return HistogramDataPoint(
+        attributes=dict(attributes),
+        start_time_unix_nano=began_ns,
+        time_unix_nano=now_ns,
+        count=sum(counted.buckets),
+        sum=counted.total,
+        bucket_counts=counted.buckets,
+        explicit_bounds=tuple(bounds),
+        min=counted.lowest,
+        max=counted.highest,
+    )
+
+
+class _Spans(SpanExporter):
+    """Sends, and notes the outcome; not in a forked child."""
+
+    def __init__(self, exporter: SpanExporter, outage: Outage) -> None:
+        self._exporter, self._outage = exporter, outage
+        self._pid = os.getpid()
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        """Send; a failure is told of by the outage alone."""
+        if os.getpid() != self._pid:
+            return SpanExportResult.SUCCESS
+        result = SpanExportResult.FAILURE
+        try:
+            with _silence():
+                result = self._exporter.export(spans)
+        finally:
+            self._outage.note("traces", failed=result is not SpanExportResult.SUCCESS)
+        return result
+
+    def shutdown(self) -> None:
+        """Do as the exporter does, in silence."""
+        with _silence():
+            self._exporter.shutdown()
+
+    def force_flush(self, timeout_millis: int = 30_000) -> bool:
+        """Do as the exporter does."""
+        return self._exporter.force_flush(timeout_millis)
+
+
+class _Processor(BatchSpanProcessor):
+    """Drops spans without a word when the collector does not keep up; that it does not has been told."""
+
+    def on_end(self, span: ReadableSpan) -> None:
+        """Keep the span until it is sent."""
+        with _silence():
+            super().on_end(span)
+
+
+# --- providers -------------------------------------------------------------------------------------------------------
+
+
+def make_meter_provider(
+    settings: TelemetrySettings, outage: Outage
+) -> tuple[MeterProvider, Callable[[Instruments], None]]:
+    """Return a provider that exports to the collector, and what tells it of the histograms to add."""
+    exporter = _Metrics(_metric_exporter(settings), outage)
+    reader = PeriodicExportingMetricReader(exporter, export_interval_millis=interval(settings) * 1000)
+    provider = MeterProvider([reader], resource=_resource(settings), shutdown_on_exit=False)
+
+    def add(instruments: Instruments) -> None:
+        exporter.instruments = instruments
+
+    return provider, add
+
+
+def make_tracer_provider(settings: TelemetrySettings, outage: Outage) -> TracerProvider:
+    """Return a provider that exports to the collector; who is traced at all is decided before it is asked."""
+    sampler = None if sampling_ratio(settings) is None else ParentBased(ALWAYS_ON)
+    provider = TracerProvider(sampler=sampler, resource=_resource(settings), shutdown_on_exit=False)
+    exporter = _Spans(_span_exporter(settings), outage)
+    provider.add_span_processor(_Processor(exporter, schedule_delay_millis=_SPANS_EVERY_MS))
+    return provider
+
+
+def _resource(settings: TelemetrySettings) -> Resource:
+    """Return what tells this process from others: without an instance id, ten workers would overwrite each other."""
+    given = os.environ.get(OTEL_RESOURCE_ATTRIBUTES, "")
+    attributes = {}
+    if settings.service_name:
+        attributes[SERVICE_NAME] = settings.service_name
+    elif not os.environ.get(OTEL_SERVICE_NAME) and f"{SERVICE_NAME}=" not in given:
+        attributes[SERVICE_NAME] = _DEFAULT_SERVICE
+    if f"{SERVICE_INSTANCE_ID}=" not in given:
+        attributes[SERVICE_INSTANCE_ID] = str(uuid.uuid4())
+    return Resource.create(attributes)
+
+
+def _metric_exporter(settings: TelemetrySettings) -> MetricExporter:
+    if protocol("metrics", settings) == "grpc":
+        from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter as GrpcExporter
+
+        return GrpcExporter(endpoint=settings.endpoint, timeout=settings.timeout)
+    from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
+
+    return OTLPMetricExporter(endpoint=_path(settings, "metrics"), timeout=settings.timeout)
+
+
+def _span_exporter(settings: TelemetrySettings) -> SpanExporter:
+    if protocol("traces", settings) == "grpc":
+        from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter as GrpcExporter
+
+        return GrpcExporter(endpoint=settings.endpoint, timeout=settings.timeout)
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+
+    return OTLPSpanExporter(endpoint=_path(settings, "traces"), timeout=settings.timeout)
+
+
+def _path(settings: TelemetrySettings, signal: Signal) -> str | None:
+    """Return where a signal goes over HTTP; None leaves it to the exporter, which reads the variables."""
+    return None if settings.endpoint is None else f"{settings.endpoint.rstrip('/')}/v1/{signal}"

@@ -1,0 +1,216 @@
+"""The spans of one queue, by OpenTelemetry's conventions for messaging: send, receive, process and settle.
+
+An event is traced if its `traceparent` says so, and only its producer decides that: docs/decisions/0070-telemetry.md.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+import weakref
+from collections.abc import Mapping, Sequence
+from contextvars import Token
+from types import TracebackType
+from typing import Any, Self
+
+from opentelemetry import context, trace
+from opentelemetry.context import Context
+from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+from streams_queue.messages import Delivery
+from streams_queue.telemetry.names import (
+    ACCEPTED,
+    DELIVERIES,
+    END,
+    ERROR_TYPE,
+    GROUP,
+    MESSAGE_COUNT,
+    MESSAGE_ID,
+    OPERATION,
+    OPERATION_TYPE,
+    OUTCOME,
+)
+from streams_queue.telemetry.tally import Attributes
+
+_HEADER = "traceparent"
+# A span with more links than this is cut by the SDK anyhow.
+_MAX_LINKS = 128
+_NO_ERROR = ("processed", "postponed", "released")
+_VERBS = {"acked": "ack", "retried": "nack", "released": "release", "dead": "dead_letter"}
+_propagator = TraceContextTextMapPropagator()
+
+
+class Sending:
+    """The span of one call that enqueues, entered around it.
+
+    Attributes:
+        headers: What the events of this call carry.
+    """
+
+    def __init__(self, span: trace.Span, headers: Mapping[str, str] | None, *, carries: bool) -> None:
+        self._span = span
+        self._context = trace.set_span_in_context(span)
+        self._token: Token[Context] | None = None
+        self.headers = headers
+        if carries:
+            carrier: dict[str, str] = dict(headers or {})
+            _propagator.inject(carrier, self._context)
+            self.headers = carrier
+
+    def ended(self, accepted: int) -> None:
+        """Note how many events the queue holds."""
+        self._span.set_attribute(ACCEPTED, accepted)
+
+    def __enter__(self) -> Self:
+        """Make it the current span."""
+        self._token = context.attach(self._context)
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """End the span, with the kind of the error if there is one; its message may hold what is nobody's business."""
+        if self._token is not None:
+            context.detach(self._token)
+        if exc_type is not None:
+            _fail(self._span, exc_type.__name__)
+        self._span.end()
+
+
+class Tracing:
+    """Makes the spans of one queue.
+
+    Args:
+        tracer: Of the provider.
+        ratio: The share of calls outside of any trace for which the tracer is asked.
+        labels: Which queue it is.
+        group: The consumer group.
+    """
+
+    def __init__(self, tracer: trace.Tracer, ratio: float, labels: Attributes, destination: str, group: str) -> None:
+        self._tracer = tracer
+        self._ratio = ratio
+        self._labels = dict(labels)
+        self._destination = destination
+        self._consumer = {**self._labels, GROUP: group}
+        self._running: dict[Delivery, tuple[trace.Span, Token[Context]]] = {}
+        self._processed: weakref.WeakKeyDictionary[Delivery, tuple[Context, int]] = weakref.WeakKeyDictionary()
+
+    # --- producing ---
+
+    def sending(self, headers: Mapping[str, str] | None, event_ids: Sequence[str | None], count: int) -> Sending | None:
+        """Return the span of a call that is about to enqueue; None if it is not traced, which is to cost nothing.
+
+        Events that have a `traceparent` already keep it: then the span is linked to it.
+        """
+        if headers and _HEADER in headers:
+            creation = _creation(headers)
+            return None if creation is None else self._send(headers, event_ids, count, [Link(creation)])
+        current = trace.get_current_span().get_span_context()
+        asked = current.trace_flags.sampled if current.is_valid else random.random() < self._ratio
+        return self._send(headers, event_ids, count, []) if asked else None
+
+    def _send(
+        self, headers: Mapping[str, str] | None, event_ids: Sequence[str | None], count: int, links: list[Link]
+    ) -> Sending | None:
+        attributes: dict[str, Any] = {**self._labels, OPERATION: "send", OPERATION_TYPE: "send"}
+        if count > 1:
+            attributes[MESSAGE_COUNT] = count
+        elif event_ids and event_ids[0] is not None:
+            attributes[MESSAGE_ID] = event_ids[0]
+        kind = SpanKind.CLIENT if links else SpanKind.PRODUCER
+        span = self._tracer.start_span(f"send {self._destination}", kind=kind, attributes=attributes, links=links)
+        if not span.get_span_context().trace_flags.sampled:
+            span.end()
+            return None
+        return Sending(span, headers, carries=not links)
+
+    # --- consuming ---
+
+    def received(self, deliveries: Sequence[Delivery], began_ns: int) -> None:
+        """Make the span of a call that took these; there is none if none of them is traced."""
+        creations = [found for delivery in deliveries if delivery.headers and (found := _creation(delivery.headers))]
+        if not creations:
+            return
+        attributes: dict[str, Any] = {**self._consumer, OPERATION: "receive", OPERATION_TYPE: "receive"}
+        attributes[MESSAGE_COUNT] = len(deliveries)
+        self._tracer.start_span(
+            f"receive {self._destination}",
+            kind=SpanKind.CLIENT,
+            attributes=attributes,
+            links=[Link(creation) for creation in creations[:_MAX_LINKS]],
+            start_time=began_ns,
+        ).end()
+
+    def handling(self, delivery: Delivery) -> None:
+        """Begin the span in which a handler runs, if its event is traced: a child of what created it, and linked."""
+        creation = _creation(delivery.headers) if delivery.headers else None
+        if creation is None:
+            return
+        span = self._tracer.start_span(
+            f"process {self._destination}",
+            context=_remote(creation),
+            kind=SpanKind.CONSUMER,
+            attributes=self._about(delivery, "process", "process"),
+            links=[Link(creation)],
+        )
+        token = context.attach(trace.set_span_in_context(span))
+        self._running[delivery] = (span, token)
+
+    def handled(self, delivery: Delivery, end: str, error: BaseException | None) -> None:
+        """End that span."""
+        running = self._running.pop(delivery, None)
+        if running is None:
+            return
+        span, token = running
+        context.detach(token)
+        span.set_attribute(END, end)
+        if end not in _NO_ERROR:
+            _fail(span, type(error).__qualname__ if error is not None else end)
+        span.end()
+        self._processed[delivery] = (trace.set_span_in_context(span, Context()), time.time_ns())
+
+    def settled(self, delivery: Delivery, outcome: str) -> None:
+        """Make the span of a settlement that the server has confirmed: from the handler's end until now."""
+        creation = _creation(delivery.headers) if delivery.headers else None
+        if creation is None:
+            return
+        # Without a worker nobody knows when it began.
+        parent, began_ns = self._processed.pop(delivery, (_remote(creation), None))
+        self._tracer.start_span(
+            f"settle {self._destination}",
+            context=parent,
+            kind=SpanKind.CLIENT,
+            attributes={**self._about(delivery, _VERBS.get(outcome, outcome), "settle"), OUTCOME: outcome},
+            links=[Link(creation)],
+            start_time=began_ns,
+        ).end()
+
+    def _about(self, delivery: Delivery, name: str, kind: str) -> dict[str, Any]:
+        return {
+            **self._consumer,
+            OPERATION: name,
+            OPERATION_TYPE: kind,
+            MESSAGE_ID: delivery.event_id,
+            DELIVERIES: delivery.deliveries,
+        }
+
+
+def _creation(headers: Mapping[str, str]) -> SpanContext | None:
+    """Return the context in which an event was created, if it is traced."""
+    traceparent = headers.get(_HEADER)
+    # "00-<32 digits>-<16 digits>-01": most events are not traced, and are to cost no more than this look.
+    if traceparent is None or traceparent[53:55] in ("", "00"):
+        return None
+    found = trace.get_current_span(_propagator.extract(headers, Context())).get_span_context()
+    return found if found.is_valid and found.trace_flags.sampled else None
+
+
+def _remote(creation: SpanContext) -> Context:
+    return trace.set_span_in_context(trace.NonRecordingSpan(creation), Context())
+
+
+def _fail(span: trace.Span, kind: str) -> None:
+    span.set_attribute(ERROR_TYPE, kind)
+    span.set_status(Status(StatusCode.ERROR))
