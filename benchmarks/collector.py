@@ -1,4 +1,4 @@
-"""A collector that takes OTLP over HTTP and throws it away, in a process of its own: `with Collector() as collector: …`."""
+"""A collector that takes OTLP over HTTP and throws it away, in a process of its own."""
 
 from __future__ import annotations
 

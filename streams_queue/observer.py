@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 import logging
+import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from types import TracebackType
 from typing import Any, Protocol, runtime_checkable
 
@@ -70,7 +72,10 @@ class Observer(Protocol):
         return None
 
     def handled(self, delivery: Delivery, seconds: float, end: str, error: BaseException | None) -> None:
-        """The handler of `handling` has run, in the same task; `end` is a field of WorkerCounts."""
+        """The handler of `handling` has run, in the same task; `end` is a field of WorkerCounts.
+
+        Not called if the worker itself is cancelled meanwhile.
+        """
         return None
 
     def fallback_on(self, reason: str) -> None:
@@ -89,12 +94,15 @@ class Observers(Observer):
         told = tuple(observers)
         # Whether anybody watches: what is told of each single event need not be told to nobody.
         self.watch = bool(told)
-        self._listeners = {name: tuple(each for each in told if _listens(each, name)) for name in _CALLS}
+        self._listening = {name: tuple(_listening(told, name)) for name in _CALLS}
+        # Of each event, where a look into the table would be felt.
+        self._handed_out, self._settled = self._listening["handed_out"], self._listening["settled"]
+        self._handling, self._handled = self._listening["handling"], self._listening["handled"]
 
     @property
     def watch_handlers(self) -> bool:
         """Whether anybody wants to know of `handling` or `handled`."""
-        return bool(self._listeners["handling"] or self._listeners["handled"])
+        return bool(self._handling or self._handled)
 
     def timing(self, name: str, *, waits: bool = False) -> AbstractContextManager[object]:
         """Tell of the round trip that is made inside as an `operation`; free of cost when nobody listens.
@@ -103,11 +111,11 @@ class Observers(Observer):
             name: Of the operation.
             waits: It waits for events, so that only its failure says anything of the server.
         """
-        return _Timing(self, name, waits) if self._listeners["operation"] else _UNTIMED
+        return _Timing(self, name, waits) if self._listening["operation"] else _UNTIMED
 
     def telling(self, name: str, then: Callable[[Any], None]) -> Callable[[Any], None]:
         """Return `then`, which is called with a reply, and before it tells of the `operation` that begins now."""
-        if not self._listeners["operation"]:
+        if not self._listening["operation"]:
             return then
         began = time.perf_counter()
 
@@ -119,11 +127,11 @@ class Observers(Observer):
         return told
 
     def _tell(self, method: str, *args: object) -> None:
-        for observer in self._listeners[method]:
+        for call in self._listening[method]:
             try:
-                getattr(observer, method)(*args)
-            except Exception:
-                logger.exception("An observer failed in %s; the queue goes on", method)
+                call(*args)
+            except Exception:  # noqa: BLE001 - logged there
+                _failed(method)
 
     def accepted(self, count: int) -> None:  # noqa: D102 - as in Observer, here and below
         self._tell("accepted", count)
@@ -132,12 +140,18 @@ class Observers(Observer):
         self._tell("rejected", count)
 
     def handed_out(self, delivery: Delivery) -> None:  # noqa: D102
-        if self._listeners["handed_out"]:
-            self._tell("handed_out", delivery)
+        for call in self._handed_out:
+            try:
+                call(delivery)
+            except Exception:  # noqa: BLE001 - logged there
+                _failed("handed_out")
 
     def settled(self, delivery: Delivery, outcome: str) -> None:  # noqa: D102
-        if self._listeners["settled"]:
-            self._tell("settled", delivery, outcome)
+        for call in self._settled:
+            try:
+                call(delivery, outcome)
+            except Exception:  # noqa: BLE001 - logged there
+                _failed("settled")
 
     def dead(self, event_id: str, reason: str) -> None:  # noqa: D102
         self._tell("dead", event_id, reason)
@@ -158,10 +172,18 @@ class Observers(Observer):
         self._tell("operation", name, seconds, error)
 
     def handling(self, delivery: Delivery) -> None:  # noqa: D102
-        self._tell("handling", delivery)
+        for call in self._handling:
+            try:
+                call(delivery)
+            except Exception:  # noqa: BLE001 - logged there
+                _failed("handling")
 
     def handled(self, delivery: Delivery, seconds: float, end: str, error: BaseException | None) -> None:  # noqa: D102
-        self._tell("handled", delivery, seconds, end, error)
+        for call in self._handled:
+            try:
+                call(delivery, seconds, end, error)
+            except Exception:  # noqa: BLE001 - logged there
+                _failed("handled")
 
     def fallback_on(self, reason: str) -> None:  # noqa: D102
         self._tell("fallback_on", reason)
@@ -193,10 +215,20 @@ _UNTIMED = nullcontext()
 _CALLS = tuple(name for name, value in vars(Observer).items() if name[0] != "_" and callable(value))
 
 
-def _listens(observer: Observer, call: str) -> bool:
-    """Tell whether an observer does anything at a call; one that cannot be asked is told, and then logged."""
-    try:
-        method = getattr(observer, call, None)
-    except Exception:  # noqa: BLE001 - as with every call
-        return True
-    return method is not None and getattr(method, "__func__", None) is not getattr(Observer, call)
+def _listening(observers: Iterable[Observer], name: str) -> Iterator[Callable[..., None]]:
+    """Yield the methods of those observers that do something at a call."""
+    for observer in observers:
+        try:
+            method = getattr(observer, name, None)
+        except Exception:  # noqa: BLE001 - as with every call: it is told, and what it raises then is logged
+            method = partial(_ask_again, observer, name)
+        if method is not None and getattr(method, "__func__", None) is not getattr(Observer, name):
+            yield method
+
+
+def _ask_again(observer: Observer, name: str, *args: object) -> None:
+    getattr(observer, name)(*args)
+
+
+def _failed(method: str) -> None:
+    logger.error("An observer failed in %s; the queue goes on", method, exc_info=sys.exc_info())

@@ -2,8 +2,8 @@
 
 `with_telemetry` makes a queue and decides whether that is so. `names` lists the metrics, `tally` counts in plain
 numbers, `instruments` offers the counts to a meter provider, `reporter` asks the queue for its figures, `tracing` makes
-spans, `observer` is what a queue tells, `watched` the class that begins and ends all this, `pipeline` and `exporting` bring it
-to a collector. See docs/decisions/0070-telemetry.md.
+spans, `observer` is what a queue tells, `watched` the class that begins and ends all this, `pipeline`, `exporting` and
+`light_tracer` bring it to a collector. See docs/decisions/0070-telemetry.md.
 """
 
 from __future__ import annotations

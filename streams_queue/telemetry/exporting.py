@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 import threading
@@ -26,20 +27,23 @@ from opentelemetry.sdk.metrics.export import (
     PeriodicExportingMetricReader,
 )
 from opentelemetry.sdk.resources import SERVICE_INSTANCE_ID, SERVICE_NAME, Resource
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
-from opentelemetry.sdk.trace.sampling import ALWAYS_ON, ParentBased
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
 from streams_queue.config import TelemetrySettings
 from streams_queue.telemetry.instruments import Instruments
+from streams_queue.telemetry.light_tracer import LightTracer
 from streams_queue.telemetry.names import MetricName
 from streams_queue.telemetry.tally import Attributes, Key, Snapshot
-from streams_queue.telemetry.wanted import Signal, interval, protocol, sampling_ratio
+from streams_queue.telemetry.wanted import Signal, interval, protocol
 
 logger = logging.getLogger(__name__)
 
 _DEFAULT_SERVICE = "streams-queue"
 _SPANS_EVERY_MS = 2000
+_MODULES = {"metrics": "metric_exporter", "traces": "trace_exporter"}
+_CLASSES = {"metrics": "OTLPMetricExporter", "traces": "OTLPSpanExporter"}
 _CHATTY = ("opentelemetry.", "urllib3.")
 
 
@@ -73,7 +77,6 @@ _local = threading.local()
 @contextmanager
 def _silence() -> Iterator[None]:
     """Let what is called here log nothing in this thread: its failures are told of by `Outage`."""
-    _silence_loggers()
     before, _local.silent = getattr(_local, "silent", False), True
     try:
         yield
@@ -111,6 +114,7 @@ class _Metrics(MetricExporter):
         if os.getpid() != self._pid:
             return MetricExportResult.SUCCESS
         result = MetricExportResult.FAILURE
+        _silence_loggers()
         try:
             with _silence():
                 result = self._exporter.export(self._with_histograms(metrics_data), timeout_millis, **kwargs)
@@ -182,6 +186,7 @@ class _Spans(SpanExporter):
         if os.getpid() != self._pid:
             return SpanExportResult.SUCCESS
         result = SpanExportResult.FAILURE
+        _silence_loggers()
         try:
             with _silence():
                 result = self._exporter.export(spans)
@@ -215,7 +220,7 @@ def make_meter_provider(
     settings: TelemetrySettings, outage: Outage
 ) -> tuple[MeterProvider, Callable[[Instruments], None]]:
     """Return a provider that exports to the collector, and what tells it of the histograms to add."""
-    exporter = _Metrics(_metric_exporter(settings), outage)
+    exporter = _Metrics(_exporter("metrics", settings), outage)
     reader = PeriodicExportingMetricReader(exporter, export_interval_millis=interval(settings) * 1000)
     provider = MeterProvider([reader], resource=_resource(settings), shutdown_on_exit=False)
 
@@ -225,13 +230,11 @@ def make_meter_provider(
     return provider, add
 
 
-def make_tracer_provider(settings: TelemetrySettings, outage: Outage) -> TracerProvider:
-    """Return a provider that exports to the collector; who is traced at all is decided before it is asked."""
-    sampler = None if sampling_ratio(settings) is None else ParentBased(ALWAYS_ON)
-    provider = TracerProvider(sampler=sampler, resource=_resource(settings), shutdown_on_exit=False)
-    exporter = _Spans(_span_exporter(settings), outage)
-    provider.add_span_processor(_Processor(exporter, schedule_delay_millis=_SPANS_EVERY_MS))
-    return provider
+def make_tracer(settings: TelemetrySettings, outage: Outage, name: str, version: str) -> LightTracer:
+    """Return a tracer that exports to the collector; who is traced at all is decided before it is asked."""
+    processor = _Processor(_Spans(_exporter("traces", settings), outage), schedule_delay_millis=_SPANS_EVERY_MS)
+    _silence_loggers()
+    return LightTracer(processor, _resource(settings), InstrumentationScope(name, version))
 
 
 def _resource(settings: TelemetrySettings) -> Resource:
@@ -247,26 +250,18 @@ def _resource(settings: TelemetrySettings) -> Resource:
     return Resource.create(attributes)
 
 
-def _metric_exporter(settings: TelemetrySettings) -> MetricExporter:
-    if protocol("metrics", settings) == "grpc":
-        from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter as GrpcExporter
-
-        return GrpcExporter(endpoint=settings.endpoint, timeout=settings.timeout)
-    from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
-
-    return OTLPMetricExporter(endpoint=_path(settings, "metrics"), timeout=settings.timeout)
-
-
-def _span_exporter(settings: TelemetrySettings) -> SpanExporter:
-    if protocol("traces", settings) == "grpc":
-        from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter as GrpcExporter
-
-        return GrpcExporter(endpoint=settings.endpoint, timeout=settings.timeout)
-    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-
-    return OTLPSpanExporter(endpoint=_path(settings, "traces"), timeout=settings.timeout)
+def exporter_class(signal: Signal, settings: TelemetrySettings) -> Callable[..., Any]:
+    """Import what sends a signal by the protocol asked for; the first import takes a tenth of a second."""
+    module = importlib.import_module(
+        f"opentelemetry.exporter.otlp.proto.{protocol(signal, settings)}.{_MODULES[signal]}"
+    )
+    found: Callable[..., Any] = getattr(module, _CLASSES[signal])
+    return found
 
 
-def _path(settings: TelemetrySettings, signal: Signal) -> str | None:
-    """Return where a signal goes over HTTP; None leaves it to the exporter, which reads the variables."""
-    return None if settings.endpoint is None else f"{settings.endpoint.rstrip('/')}/v1/{signal}"
+def _exporter(signal: Signal, settings: TelemetrySettings) -> Any:
+    """Return what sends a signal; what the settings leave out it reads from the variables itself."""
+    endpoint = settings.endpoint
+    if endpoint is not None and protocol(signal, settings) == "http":
+        endpoint = f"{endpoint.rstrip('/')}/v1/{signal}"
+    return exporter_class(signal, settings)(endpoint=endpoint, timeout=settings.timeout)

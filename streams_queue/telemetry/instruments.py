@@ -132,7 +132,7 @@ class Instruments:
     def _count(self, metric: MetricName, _options: CallbackOptions) -> Iterable[Observation]:
         counts: Counter[Attributes] = Counter()
         for labels, tally in self._tallies():
-            for (counted, attributes), count in tally.counts.copy().items():
+            for (counted, attributes), count in tally.counted().items():
                 if counted is metric:
                     counts[labels + attributes] += count
         return [Observation(count, dict(attributes)) for attributes, count in counts.items()]

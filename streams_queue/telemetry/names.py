@@ -14,7 +14,6 @@ MESSAGE_COUNT = "messaging.batch.message_count"
 ERROR_TYPE = "error.type"
 REASON = "streams_queue.reason"
 END = "streams_queue.end"
-OUTCOME = "streams_queue.outcome"
 DELIVERIES = "streams_queue.deliveries"
 ACCEPTED = "streams_queue.accepted"
 

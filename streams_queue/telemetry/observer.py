@@ -16,7 +16,6 @@ from streams_queue.queue import Queue
 from streams_queue.telemetry import pipeline as pipelines
 from streams_queue.telemetry.instruments import Record, Source, histogram_bounds
 from streams_queue.telemetry.names import (
-    ACKED,
     CONSUMED,
     DEAD_LETTERED,
     DESTINATION,
@@ -41,12 +40,11 @@ from streams_queue.telemetry.names import (
     MetricName,
 )
 from streams_queue.telemetry.reporter import Reporter
-from streams_queue.telemetry.tally import Attributes, Key, Tally
+from streams_queue.telemetry.tally import Attributes, Tally
 from streams_queue.telemetry.tracing import Sending, Tracing
 from streams_queue.telemetry.wanted import interval
 
-_SETTLED: Mapping[str, Key] = {"acked": (ACKED, ()), "retried": (RETRIED, ()), "released": (RELEASED, ())}
-_CONSUMED: Key = (CONSUMED, ())
+_SETTLED = {"retried": RETRIED, "released": RELEASED}
 # A handler's own reason may be any text; metrics have to do with few values.
 _REASONS = frozenset(
     (
@@ -57,7 +55,13 @@ _REASONS = frozenset(
 
 
 class Telemetry(Observer):
-    """Measures and traces one queue, from its first use in an event loop until its `cleanup`."""
+    """Measures and traces one queue, from its first use in an event loop until its `cleanup`.
+
+    Attributes:
+        destination: What spans and metrics call the queue.
+        loop: In which the queue is used; None before that.
+        tracing: Makes its spans; None if there are to be none.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -65,6 +69,7 @@ class Telemetry(Observer):
         system = "asyncio" if settings.type == "asyncio" else "redis"
         self._labels = ((SYSTEM, system), (DESTINATION, self.destination))
         self._turn = threading.Lock()
+        pipelines.prepare(settings.telemetry)
         self._start_over()
         _telemetries.add(self)
 
@@ -74,10 +79,12 @@ class Telemetry(Observer):
         self._pipeline: pipelines.Pipeline | None = None
         self._latencies: dict[str, Record] = {}
         self._durations: dict[str, Record] = {}
+        self._last_end = ""
+        self._record: Record = _ignore
         telemetry = self._settings.telemetry
         tally = Tally(histogram_bounds(telemetry.bounds))
         self._source = Source(self._labels, tally, Reporter(self._settings, interval(telemetry)))
-        self._counts = tally.counts
+        self._tally, self._counts = tally, tally.counts
 
     # --- begin and end ---
 
@@ -90,7 +97,7 @@ class Telemetry(Observer):
             self._finalizer = weakref.finalize(queue, _forget, self._pipeline, self._source)
             self._finalizer.atexit = False
             # What was measured before the first use of a verb has no place yet.
-            self._latencies, self._durations = {}, {}
+            self._latencies, self._durations, self._last_end = {}, {}, ""
             if self._pipeline.instruments is not None:
                 self._pipeline.instruments.join(self._source)
             if self._pipeline.tracer is not None:
@@ -128,8 +135,13 @@ class Telemetry(Observer):
 
     def received(self, deliveries: Sequence[Delivery], began_ns: int) -> None:
         """Note a call that took these."""
+        self.consumed(len(deliveries))
         if self.tracing is not None:
             self.tracing.received(deliveries, began_ns)
+
+    def consumed(self, count: int) -> None:
+        """Note how many events went to a caller; once a call, where `handed_out` is once an event."""
+        self._counts[CONSUMED, ()] += count
 
     # --- what the queue tells; as in Observer ---
 
@@ -139,13 +151,11 @@ class Telemetry(Observer):
     def rejected(self, count: int) -> None:  # noqa: D102
         self._counts[REJECTED, ()] += count
 
-    def handed_out(self, delivery: Delivery) -> None:  # noqa: D102, ARG002
-        self._counts[_CONSUMED] += 1
-
     def settled(self, delivery: Delivery, outcome: str) -> None:  # noqa: D102
-        key = _SETTLED.get(outcome)
-        if key is not None:
-            self._counts[key] += 1
+        if outcome == "acked":
+            self._tally.acked += 1
+        elif outcome in _SETTLED:
+            self._counts[_SETTLED[outcome], ()] += 1
         if delivery.headers and self.tracing is not None:
             self.tracing.settled(delivery, outcome)
 
@@ -185,18 +195,28 @@ class Telemetry(Observer):
             self.tracing.handling(delivery)
 
     def handled(self, delivery: Delivery, seconds: float, end: str, error: BaseException | None) -> None:  # noqa: D102
+        # Nearly all end as the one before did.
+        if end is not self._last_end:
+            self._last_end, self._record = end, self._duration_of(end)
+        self._record(seconds)
+        if delivery.headers and self.tracing is not None:
+            self.tracing.handled(delivery, end, error)
+
+    def _duration_of(self, end: str) -> Record:
         record = self._durations.get(end)
         if record is None:
             record = self._durations[end] = self._recorder(DURATION, ((END, str(end)),))
-        record(seconds)
-        if delivery.headers and self.tracing is not None:
-            self.tracing.handled(delivery, end, error)
+        return record
 
     def _recorder(self, metric: MetricName, attributes: Attributes) -> Record:
         instruments = None if self._pipeline is None else self._pipeline.instruments
         if instruments is None:
             return self._source.tally.distribution(metric, attributes).add
         return instruments.recorder(metric, self._source, attributes)
+
+
+def _ignore(_value: float) -> None:
+    pass
 
 
 def _known(reason: str) -> str:

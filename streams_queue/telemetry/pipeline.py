@@ -12,10 +12,11 @@ from functools import partial
 from importlib.metadata import version
 from typing import Any
 
-from opentelemetry import metrics, trace
+from opentelemetry import metrics
 
 from streams_queue.config import TelemetrySettings
 from streams_queue.telemetry.instruments import Instruments, histogram_bounds
+from streams_queue.telemetry.tracing import StartsSpans
 from streams_queue.telemetry.wanted import SIGNALS, exports, protocol, sampling_ratio, set_by_application
 
 _SCOPE = "streams_queue"
@@ -56,23 +57,22 @@ class Pipeline:
         add_histograms(instruments)
         return instruments
 
-    def _tracer(self) -> trace.Tracer | None:
+    def _tracer(self) -> StartsSpans | None:
         if (given := set_by_application("traces")) is not None:
             return given.get_tracer(_SCOPE, _version())  # type: ignore[no-any-return]
         if not exports("traces", self._settings) or sampling_ratio(self._settings) == 0:
             return None
-        from streams_queue.telemetry.exporting import make_tracer_provider
+        from streams_queue.telemetry.exporting import make_tracer
 
-        provider = make_tracer_provider(self._settings, self._told_once())
-        self._shutdowns.append(provider.shutdown)
-        return provider.get_tracer(_SCOPE, _version())
+        tracer = make_tracer(self._settings, self._told_once(), _SCOPE, _version())
+        self._shutdowns.append(tracer.processor.shutdown)
+        return tracer
 
     def _ratio(self) -> float:
         if set_by_application("traces") is not None:
             # The application's own sampler decides; ours may thin out what it is asked.
             return 1.0 if self._settings.sampling_ratio is None else self._settings.sampling_ratio
-        ratio = sampling_ratio(self._settings)
-        return 1.0 if ratio is None else ratio
+        return sampling_ratio(self._settings)
 
     def _told_once(self) -> Any:
         from streams_queue.telemetry.exporting import Outage
@@ -96,6 +96,15 @@ class Pipeline:
 _turn = threading.Lock()
 _pipelines: dict[Any, Pipeline] = {}
 _instruments: dict[int, tuple[Any, Instruments]] = {}
+
+
+def prepare(settings: TelemetrySettings) -> None:
+    """Import what `acquire` will need, so that the first event does not wait for that."""
+    for signal in SIGNALS:
+        if set_by_application(signal) is None and exports(signal, settings):
+            from streams_queue.telemetry.exporting import exporter_class
+
+            exporter_class(signal, settings)
 
 
 def acquire(settings: TelemetrySettings) -> Pipeline:

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from streams_queue.telemetry.names import COUNTERS, MetricName
+from streams_queue.telemetry.names import ACKED, COUNTERS, MetricName
 
 Attributes = tuple[tuple[str, str], ...]
 Key = tuple[MetricName, Attributes]
@@ -49,8 +49,11 @@ class Distribution:
         """Count one value."""
         self._buckets[bisect_left(self.bounds, value)] += 1
         self._total += value
-        self._lowest = min(self._lowest, value)
-        self._highest = max(self._highest, value)
+        # A comparison costs a fifth of what min() and max() do.
+        if value < self._lowest:  # noqa: PLR1730
+            self._lowest = value
+        if value > self._highest:  # noqa: PLR1730
+            self._highest = value
 
     def merge(self, other: Distribution) -> None:
         """Add what another one, with the same bounds, has counted."""
@@ -67,15 +70,17 @@ class Tally:
     """Counts and distributions by metric and attributes.
 
     Attributes:
-        counts: To be added to directly, `counts[ACKED, ()] += 1`: that is all it may cost.
+        counts: To be added to directly, `counts[LOST, ()] += 1`.
+        acked: The same for acknowledgements, of which there is one per event: that is all it may cost.
         bounds: Of each histogram.
     """
 
-    __slots__ = ("_distributions", "bounds", "counts")
+    __slots__ = ("_distributions", "acked", "bounds", "counts")
 
     def __init__(self, bounds: Mapping[MetricName, Sequence[float]]) -> None:
         # What has never happened is told as 0: who waits for a first error wants to see that there was none.
         self.counts: Counter[Key] = Counter({(metric, ()): 0 for metric in COUNTERS})
+        self.acked = 0
         self.bounds = bounds
         self._distributions: dict[Key, Distribution] = {}
 
@@ -90,8 +95,14 @@ class Tally:
         """Return all distributions; safe to call from another thread."""
         return self._distributions.copy()
 
+    def counted(self) -> Counter[Key]:
+        """Return all counts; safe to call from another thread."""
+        counts = self.counts.copy()
+        counts[ACKED, ()] += self.acked
+        return counts
+
     def merge(self, other: Tally) -> None:
         """Add what another tally with the same bounds has counted."""
-        self.counts.update(other.counts.copy())
+        self.counts.update(other.counted())
         for (metric, attributes), distribution in other.distributions().items():
             self.distribution(metric, attributes).merge(distribution)

@@ -83,16 +83,14 @@ def interval(settings: TelemetrySettings, environ: Mapping[str, str] = os.enviro
     return _number(environ.get("OTEL_METRIC_EXPORT_INTERVAL"), DEFAULT_INTERVAL * 1000) / 1000 or DEFAULT_INTERVAL
 
 
-def sampling_ratio(settings: TelemetrySettings, environ: Mapping[str, str] = os.environ) -> float | None:
-    """Return the share of calls to trace; None leaves it to the sampler that the variables name and we do not know."""
+def sampling_ratio(settings: TelemetrySettings, environ: Mapping[str, str] = os.environ) -> float:
+    """Return the share of calls to trace; a sampler that is not one of OpenTelemetry's own few counts as not set."""
     if settings.sampling_ratio is not None:
         return settings.sampling_ratio
     sampler = environ.get("OTEL_TRACES_SAMPLER", "").strip().lower().removeprefix("parentbased_")
     if sampler == "traceidratio":
         return min(1.0, max(0.0, _number(environ.get("OTEL_TRACES_SAMPLER_ARG"), 1.0)))
-    if sampler:
-        return _SAMPLERS.get(sampler)
-    return DEFAULT_SAMPLING_RATIO
+    return _SAMPLERS.get(sampler, DEFAULT_SAMPLING_RATIO)
 
 
 def _number(text: str | None, default: float) -> float:

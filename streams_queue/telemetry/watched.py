@@ -70,7 +70,13 @@ class _Watched(_AnyQueue):
     def dequeue(self, timeout: float | None = None) -> Awaitable[Any | None]:
         """Take the next event; what its caller does with it is not seen here, so there is no span."""
         self._begin()
-        return super().dequeue(timeout)
+        return self._counted(super().dequeue(timeout))
+
+    async def _counted(self, dequeued: Awaitable[Any | None]) -> Any | None:
+        payload = await dequeued
+        if payload is not None:
+            self._telemetry.consumed(1)
+        return payload
 
     async def receive(self, max_events: int = 1, timeout: float | None = None) -> list[Delivery]:
         """Take up to `max_events` deliveries, in a span that is linked to those that are traced."""

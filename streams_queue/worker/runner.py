@@ -116,7 +116,7 @@ class Worker:
         self._kind = inspect_handler(handler)
         self._call = self._call_async if self._kind.is_async else self._call_in_thread
         self._observers: Observers = getattr(queue, "observers", None) or Observers()
-        self._run = self._run_watched if self._observers.watch_handlers else self._run_handler
+        self._watched = self._observers.watch_handlers
         self._handler_timeout = _handler_timeout(handler_timeout, queue)
         self._shutdown_timeout = _shutdown_timeout(shutdown_timeout, self._handler_timeout)
         self._slots = [_Slot() for _ in range(concurrency)]
@@ -357,7 +357,10 @@ class Worker:
 
     async def _deliver(self, slot: _Slot, delivery: Delivery) -> None:
         slot.delivery, slot.interrupt, slot.loss_logged = delivery, None, False
-        outcome = LOST if delivery.lease_lost else await self._run(slot, delivery)
+        began = self._tell_begin(delivery) if self._watched and not delivery.lease_lost else None
+        outcome = LOST if delivery.lease_lost else await self._run_handler(slot, delivery)
+        if began is not None:
+            self._observers.handled(delivery, time.perf_counter() - began, outcome.end, outcome.error)
         outcome = decide(outcome, lease_lost=delivery.lease_lost)
         end = self._ack(delivery) if outcome is PROCESSED else await self._settle(delivery, outcome)
         slot.delivery = None
@@ -365,17 +368,9 @@ class Worker:
         if slot.thread is not None:
             await self._outlast(slot)
 
-    async def _run_watched(self, slot: _Slot, delivery: Delivery) -> Outcome:
-        """Run the handler, and tell the queue's observers of it."""
-        end, error = End.RELEASED, None
+    def _tell_begin(self, delivery: Delivery) -> float:
         self._observers.handling(delivery)
-        began = time.perf_counter()
-        try:
-            outcome = await self._run_handler(slot, delivery)
-            end, error = outcome.end, outcome.error
-        finally:
-            self._observers.handled(delivery, time.perf_counter() - began, end, error)
-        return outcome
+        return time.perf_counter()
 
     async def _run_handler(self, slot: _Slot, delivery: Delivery) -> Outcome:
         """Run the handler within its timeout; raises only what does not come from the handler or the worker."""
