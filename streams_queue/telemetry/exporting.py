@@ -118,6 +118,8 @@ class _Metrics(MetricExporter):
         try:
             with _silence():
                 result = self._exporter.export(self._with_histograms(metrics_data), timeout_millis, **kwargs)
+        except Exception as error:  # noqa: BLE001 - older exporters raise what newer ones log
+            logger.debug("Metrics were not sent (%s)", type(error).__name__)
         finally:
             self._outage.note("metrics", failed=result is not MetricExportResult.SUCCESS)
         return result
@@ -190,6 +192,8 @@ class _Spans(SpanExporter):
         try:
             with _silence():
                 result = self._exporter.export(spans)
+        except Exception as error:  # noqa: BLE001 - as above
+            logger.debug("Spans were not sent (%s)", type(error).__name__)
         finally:
             self._outage.note("traces", failed=result is not SpanExportResult.SUCCESS)
         return result
