@@ -6,6 +6,7 @@ import importlib.util
 import json
 import logging
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -17,7 +18,7 @@ from streams_queue import EventQueue, QueueFactory, RedisEventQueue, ResilientQu
 from streams_queue.config import TelemetrySettings, load_config
 from streams_queue.errors import BackendTimeout, ConfigError
 from streams_queue.telemetry import wanted
-from streams_queue.telemetry.names import ACKED, COUNTERS, DURATION, HISTOGRAMS, LATENCY, LOST
+from streams_queue.telemetry.names import ACKED, COUNTERS, DURATION, HELD, HISTOGRAMS, LATENCY, LOST, QUEUE_GAUGES
 from streams_queue.telemetry.observer import Telemetry
 from streams_queue.telemetry.tally import Distribution, Tally
 from tests.support.builders import memory_config, queue_config
@@ -235,6 +236,19 @@ def test_what_never_happened_is_counted_as_none() -> None:
     """An alert on a first error needs the 0 before it."""
     counted = Tally({}).counted()
     assert {metric for (metric, attributes), count in counted.items() if not attributes and count == 0} == set(COUNTERS)
+
+
+def test_the_reference_lists_every_metric() -> None:
+    """With its type, its unit and its bounds."""
+    page = (CHECKOUT / "docs" / "reference" / "metrics.md").read_text("utf-8")
+    rows = dict(re.findall(r"^\| `([^`]+)` \| ((?:gauge|counter|histogram) \| .*) \|$", page, re.MULTILINE))
+    kinds = {"gauge": (*QUEUE_GAUGES, HELD), "counter": COUNTERS, "histogram": HISTOGRAMS}
+    assert rows.keys() == {metric.name for metrics in kinds.values() for metric in metrics}
+    for kind, metrics in kinds.items():
+        for metric in metrics:
+            assert rows[metric.name].startswith(f"{kind} | `{metric.unit}` |")
+            bounds = ", ".join(f"{bound:g}" for bound in metric.bounds)
+            assert rows[metric.name].endswith(f"Bounds {bounds}" if bounds else "")
 
 
 # --- cost --------------------------------------------------------------------------------------------------------
