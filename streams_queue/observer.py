@@ -6,7 +6,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from types import TracebackType
@@ -41,6 +41,10 @@ class Observer(Protocol):
 
     def settled(self, delivery: Delivery, outcome: str) -> None:
         """A delivery ended here; `outcome` is acked, retried, released or dead."""
+        return None
+
+    def settled_together(self, deliveries: Sequence[Delivery], outcome: str) -> None:
+        """The same as `settled`, for all that one reply of the server was about: for who counts, and pays per call."""
         return None
 
     def dead(self, event_id: str, reason: str) -> None:
@@ -88,21 +92,24 @@ class Observer(Protocol):
 
 
 class Observers(Observer):
-    """Passes every call on to those of several observers that listen to it, and survives each of them."""
+    """Passes every call on to those of several observers that listen to it, and survives each of them.
+
+    Attributes:
+        watch_handed_out: Whether anybody does so at `handed_out`: what nobody hears need not be told of each event.
+        watch_settled: The same of `settled` and `settled_together`; either is told of what the other is called with.
+        watch_handlers: The same of `handling` and `handled`.
+    """
 
     def __init__(self, observers: Iterable[Observer] = ()) -> None:
         told = tuple(observers)
-        # Whether anybody watches: what is told of each single event need not be told to nobody.
-        self.watch = bool(told)
         self._listening = {name: tuple(_listening(told, name)) for name in _CALLS}
         # Of each event, where a look into the table would be felt.
         self._handed_out, self._settled = self._listening["handed_out"], self._listening["settled"]
         self._handling, self._handled = self._listening["handling"], self._listening["handled"]
-
-    @property
-    def watch_handlers(self) -> bool:
-        """Whether anybody wants to know of `handling` or `handled`."""
-        return bool(self._handling or self._handled)
+        self._settled_together = self._listening["settled_together"]
+        self.watch_handed_out = bool(self._handed_out)
+        self.watch_settled = bool(self._settled or self._settled_together)
+        self.watch_handlers = bool(self._handling or self._handled)
 
     def timing(self, name: str, *, waits: bool = False) -> AbstractContextManager[object]:
         """Tell of the round trip that is made inside as an `operation`; free of cost when nobody listens.
@@ -152,6 +159,13 @@ class Observers(Observer):
                 call(delivery, outcome)
             except Exception:  # noqa: BLE001 - logged there
                 _failed("settled")
+        if self._settled_together:
+            self._tell("settled_together", (delivery,), outcome)
+
+    def settled_together(self, deliveries: Sequence[Delivery], outcome: str) -> None:  # noqa: D102
+        for delivery in deliveries if self._settled else ():
+            self._tell("settled", delivery, outcome)
+        self._tell("settled_together", deliveries, outcome)
 
     def dead(self, event_id: str, reason: str) -> None:  # noqa: D102
         self._tell("dead", event_id, reason)

@@ -203,7 +203,7 @@ class Reader:
         if taken:
             self._size.add(-len(taken))
             self._handed_out += len(taken)
-            if self._observers.watch:
+            if self._observers.watch_handed_out:
                 for delivery in taken:
                     self._observers.handed_out(delivery)
         if len(buffer) <= self._prefetch.low_water and not self._has_run_dry:

@@ -16,6 +16,7 @@ from streams_queue.queue import Queue
 from streams_queue.telemetry import pipeline as pipelines
 from streams_queue.telemetry.instruments import Record, Source, histogram_bounds
 from streams_queue.telemetry.names import (
+    ACKED,
     CONSUMED,
     DEAD_LETTERED,
     DESTINATION,
@@ -44,7 +45,7 @@ from streams_queue.telemetry.tally import Attributes, Tally
 from streams_queue.telemetry.tracing import Sending, Tracing
 from streams_queue.telemetry.wanted import interval
 
-_SETTLED = {"retried": RETRIED, "released": RELEASED}
+_SETTLED = {"acked": ACKED, "retried": RETRIED, "released": RELEASED}
 # A handler's own reason may be any text; metrics have to do with few values.
 _REASONS = frozenset(
     (
@@ -84,7 +85,7 @@ class Telemetry(Observer):
         telemetry = self._settings.telemetry
         tally = Tally(histogram_bounds(telemetry.bounds))
         self._source = Source(self._labels, tally, Reporter(self._settings, interval(telemetry)))
-        self._tally, self._counts = tally, tally.counts
+        self._counts = tally.counts
 
     # --- begin and end ---
 
@@ -151,13 +152,13 @@ class Telemetry(Observer):
     def rejected(self, count: int) -> None:  # noqa: D102
         self._counts[REJECTED, ()] += count
 
-    def settled(self, delivery: Delivery, outcome: str) -> None:  # noqa: D102
-        if outcome == "acked":
-            self._tally.acked += 1
-        elif outcome in _SETTLED:
-            self._counts[_SETTLED[outcome], ()] += 1
-        if delivery.headers and self.tracing is not None:
-            self.tracing.settled(delivery, outcome)
+    def settled_together(self, deliveries: Sequence[Delivery], outcome: str) -> None:  # noqa: D102
+        if outcome in _SETTLED:
+            self._counts[_SETTLED[outcome], ()] += len(deliveries)
+        if self.tracing is not None:
+            for delivery in deliveries:
+                if delivery.headers:
+                    self.tracing.settled(delivery, outcome)
 
     def dead(self, event_id: str, reason: str) -> None:  # noqa: D102, ARG002
         self._counts[DEAD_LETTERED, ((REASON, _known(reason)),)] += 1

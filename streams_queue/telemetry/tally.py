@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from streams_queue.telemetry.names import ACKED, COUNTERS, MetricName
+from streams_queue.telemetry.names import COUNTERS, MetricName
 
 Attributes = tuple[tuple[str, str], ...]
 Key = tuple[MetricName, Attributes]
@@ -71,16 +71,14 @@ class Tally:
 
     Attributes:
         counts: To be added to directly, `counts[LOST, ()] += 1`.
-        acked: The same for acknowledgements, of which there is one per event: that is all it may cost.
         bounds: Of each histogram.
     """
 
-    __slots__ = ("_distributions", "acked", "bounds", "counts")
+    __slots__ = ("_distributions", "bounds", "counts")
 
     def __init__(self, bounds: Mapping[MetricName, Sequence[float]]) -> None:
         # What has never happened is told as 0: who waits for a first error wants to see that there was none.
         self.counts: Counter[Key] = Counter({(metric, ()): 0 for metric in COUNTERS})
-        self.acked = 0
         self.bounds = bounds
         self._distributions: dict[Key, Distribution] = {}
 
@@ -97,9 +95,7 @@ class Tally:
 
     def counted(self) -> Counter[Key]:
         """Return all counts; safe to call from another thread."""
-        counts = self.counts.copy()
-        counts[ACKED, ()] += self.acked
-        return counts
+        return self.counts.copy()
 
     def merge(self, other: Tally) -> None:
         """Add what another tally with the same bounds has counted."""
