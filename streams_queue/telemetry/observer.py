@@ -128,11 +128,21 @@ class Telemetry(Observer):
 
     # --- spans around whole calls, for `watched` ---
 
+    def asked(self, headers: Mapping[str, str] | None) -> bool | None:
+        """Tell whether a call that enqueues is traced; None if that shows only where it runs."""
+        if headers or self.loop is None or self.loop.is_closed():
+            return None
+        return self.tracing is not None and self.tracing.is_asked()
+
     def sending(
-        self, headers: Mapping[str, str] | None, event_ids: Sequence[str | None] | None, count: int
+        self,
+        headers: Mapping[str, str] | None,
+        event_ids: Sequence[str | None] | None,
+        count: int,
+        asked: bool | None = None,
     ) -> Sending | None:
-        """Return what is to be entered around a call that enqueues, if it is traced."""
-        return None if self.tracing is None else self.tracing.sending(headers, event_ids or (), count)
+        """Return what is to be entered around a call that enqueues, if it is traced; `asked` if that is known."""
+        return None if self.tracing is None else self.tracing.sending(headers, event_ids or (), count, asked)
 
     def received(self, deliveries: Sequence[Delivery], began_ns: int) -> None:
         """Note a call that took these."""

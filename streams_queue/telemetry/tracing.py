@@ -115,18 +115,29 @@ class Tracing:
 
     # --- producing ---
 
-    def sending(self, headers: Mapping[str, str] | None, event_ids: Sequence[str | None], count: int) -> Sending | None:
+    def sending(
+        self,
+        headers: Mapping[str, str] | None,
+        event_ids: Sequence[str | None],
+        count: int,
+        asked: bool | None = None,
+    ) -> Sending | None:
         """Return the span of a call that is about to enqueue; None if it is not traced, which is to cost nothing.
 
-        Events that have a `traceparent` already keep it: then the span is linked to it.
+        Events that have a `traceparent` already keep it: then the span is linked to it. `asked` is what `is_asked` said,
+        where somebody did ask.
         """
         if headers and _HEADER in headers:
             creation = _creation(headers)
             return None if creation is None else self._send(headers, event_ids, count, [Link(creation)])
-        return self._send(headers, event_ids, count, []) if self._is_asked() else None
+        if asked is None:
+            asked = self.is_asked()
+        return self._send(headers, event_ids, count, []) if asked else None
 
-    def _is_asked(self) -> bool:
+    def is_asked(self) -> bool:
         """Whether the tracer is asked for a span: inside a trace if that is sampled, else by the ratio."""
+        if not context.get_current():
+            return random.random() < self._ratio
         current = trace.get_current_span().get_span_context()
         return current.trace_flags.sampled if current.is_valid else random.random() < self._ratio
 
@@ -153,7 +164,7 @@ class Tracing:
         It begins a trace of its own, in which the ratio counts as in every other.
         """
         traced = [delivery.headers for delivery in deliveries if delivery.headers and _HEADER in delivery.headers]
-        if not traced or not self._is_asked():
+        if not traced or not self.is_asked():
             return
         creations = [found for headers in traced if (found := _creation(headers))]
         if not creations:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Coroutine, Iterable, Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -30,17 +30,25 @@ class _Watched(_AnyQueue):
         if self._telemetry.loop is not asyncio.get_running_loop():
             self._telemetry.begin(self)
 
-    async def enqueue(
+    def enqueue(
         self,
         payload: Any,
         *,
         event_id: str | None = None,
         delay: float = 0.0,
         headers: Mapping[str, str] | None = None,
+    ) -> Coroutine[Any, Any, bool]:
+        """Put one event into the queue, in a span if it is traced; if not, without a coroutine more."""
+        asked = self._telemetry.asked(headers)
+        if asked is False:
+            return super().enqueue(payload, event_id=event_id, delay=delay, headers=headers)
+        return self._enqueue(payload, event_id, delay, headers, asked)
+
+    async def _enqueue(
+        self, payload: Any, event_id: str | None, delay: float, headers: Mapping[str, str] | None, asked: bool | None
     ) -> bool:
-        """Put one event into the queue, in a span if it is traced."""
         self._begin()
-        sending = self._telemetry.sending(headers, (event_id,), 1)
+        sending = self._telemetry.sending(headers, (event_id,), 1, asked)
         if sending is None:
             return await super().enqueue(payload, event_id=event_id, delay=delay, headers=headers)
         with sending:
