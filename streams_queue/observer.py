@@ -72,7 +72,7 @@ class Observer(Protocol):
         return None
 
     def handling(self, delivery: Delivery) -> None:
-        """A worker is about to run the handler, in this task and context."""
+        """A worker is about to run the handler of an event that carries headers, in this task and context."""
         return None
 
     def handled(self, delivery: Delivery, seconds: float, end: str, error: BaseException | None) -> None:
@@ -80,6 +80,10 @@ class Observer(Protocol):
 
         Not called if the worker itself is cancelled meanwhile.
         """
+        return None
+
+    def handled_together(self, seconds: Sequence[float], end: str) -> None:
+        """So long took several runs of a worker's handler that ended alike, of events with headers and without."""
         return None
 
     def fallback_on(self, reason: str) -> None:
@@ -97,7 +101,7 @@ class Observers(Observer):
     Attributes:
         watch_handed_out: Whether anybody does so at `handed_out`: what nobody hears need not be told of each event.
         watch_settled: The same of `settled` and `settled_together`; either is told of what the other is called with.
-        watch_handlers: The same of `handling` and `handled`.
+        watch_handlers: The same of `handling`, `handled` and `handled_together`.
     """
 
     def __init__(self, observers: Iterable[Observer] = ()) -> None:
@@ -105,11 +109,10 @@ class Observers(Observer):
         self._listening = {name: tuple(_listening(told, name)) for name in _CALLS}
         # Of each event, where a look into the table would be felt.
         self._handed_out, self._settled = self._listening["handed_out"], self._listening["settled"]
-        self._handling, self._handled = self._listening["handling"], self._listening["handled"]
         self._settled_together = self._listening["settled_together"]
         self.watch_handed_out = bool(self._handed_out)
         self.watch_settled = bool(self._settled or self._settled_together)
-        self.watch_handlers = bool(self._handling or self._handled)
+        self.watch_handlers = any(self._listening[name] for name in ("handling", "handled", "handled_together"))
 
     def timing(self, name: str, *, waits: bool = False) -> AbstractContextManager[object]:
         """Tell of the round trip that is made inside as an `operation`; free of cost when nobody listens.
@@ -186,18 +189,13 @@ class Observers(Observer):
         self._tell("operation", name, seconds, error)
 
     def handling(self, delivery: Delivery) -> None:  # noqa: D102
-        for call in self._handling:
-            try:
-                call(delivery)
-            except Exception:  # noqa: BLE001 - logged there
-                _failed("handling")
+        self._tell("handling", delivery)
 
     def handled(self, delivery: Delivery, seconds: float, end: str, error: BaseException | None) -> None:  # noqa: D102
-        for call in self._handled:
-            try:
-                call(delivery, seconds, end, error)
-            except Exception:  # noqa: BLE001 - logged there
-                _failed("handled")
+        self._tell("handled", delivery, seconds, end, error)
+
+    def handled_together(self, seconds: Sequence[float], end: str) -> None:  # noqa: D102
+        self._tell("handled_together", seconds, end)
 
     def fallback_on(self, reason: str) -> None:  # noqa: D102
         self._tell("fallback_on", reason)

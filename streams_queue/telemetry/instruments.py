@@ -41,7 +41,7 @@ _FIGURES: Mapping[MetricName, Callable[[QueueStats], float]] = {
 }
 
 Bounds = Mapping[MetricName, Sequence[float]]
-Record = Callable[[float], None]
+Record = Callable[..., None]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -113,7 +113,7 @@ class Instruments:
         record = self._recorded.get(metric)
         if record is None:
             return source.tally.distribution(metric, attributes).add
-        return partial(record, attributes=dict(source.labels + attributes))
+        return partial(_record_each, partial(record, attributes=dict(source.labels + attributes)))
 
     # --- asked for when metrics are exported ---
 
@@ -148,3 +148,8 @@ class Instruments:
             if count is not None:
                 held[source.labels] += count
         return [Observation(count, dict(labels)) for labels, count in held.items()]
+
+
+def _record_each(record: Callable[[float], None], *values: float) -> None:
+    for value in values:
+        record(value)

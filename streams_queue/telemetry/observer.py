@@ -80,8 +80,6 @@ class Telemetry(Observer):
         self._pipeline: pipelines.Pipeline | None = None
         self._latencies: dict[str, Record] = {}
         self._durations: dict[str, Record] = {}
-        self._last_end = ""
-        self._record: Record = _ignore
         telemetry = self._settings.telemetry
         tally = Tally(histogram_bounds(telemetry.bounds))
         self._source = Source(self._labels, tally, Reporter(self._settings, interval(telemetry)))
@@ -98,7 +96,7 @@ class Telemetry(Observer):
             self._finalizer = weakref.finalize(queue, _forget, self._pipeline, self._source)
             self._finalizer.atexit = False
             # What was measured before the first use of a verb has no place yet.
-            self._latencies, self._durations, self._last_end = {}, {}, ""
+            self._latencies, self._durations = {}, {}
             if self._pipeline.instruments is not None:
                 self._pipeline.instruments.join(self._source)
             if self._pipeline.tracer is not None:
@@ -202,16 +200,15 @@ class Telemetry(Observer):
                 record(seconds * 1000)
 
     def handling(self, delivery: Delivery) -> None:  # noqa: D102
-        if delivery.headers and self.tracing is not None:
+        if self.tracing is not None:
             self.tracing.handling(delivery)
 
-    def handled(self, delivery: Delivery, seconds: float, end: str, error: BaseException | None) -> None:  # noqa: D102
-        # Nearly all end as the one before did.
-        if end is not self._last_end:
-            self._last_end, self._record = end, self._duration_of(end)
-        self._record(seconds)
-        if delivery.headers and self.tracing is not None:
+    def handled(self, delivery: Delivery, seconds: float, end: str, error: BaseException | None) -> None:  # noqa: D102, ARG002
+        if self.tracing is not None:
             self.tracing.handled(delivery, end, error)
+
+    def handled_together(self, seconds: Sequence[float], end: str) -> None:  # noqa: D102
+        self._duration_of(end)(*seconds)
 
     def _duration_of(self, end: str) -> Record:
         record = self._durations.get(end)
@@ -224,10 +221,6 @@ class Telemetry(Observer):
         if instruments is None:
             return self._source.tally.distribution(metric, attributes).add
         return instruments.recorder(metric, self._source, attributes)
-
-
-def _ignore(_value: float) -> None:
-    pass
 
 
 def _known(reason: str) -> str:

@@ -45,15 +45,14 @@ class Distribution:
         self._buckets = [0] * (len(self.bounds) + 1)
         self._total, self._lowest, self._highest = 0.0, math.inf, -math.inf
 
-    def add(self, value: float) -> None:
-        """Count one value."""
-        self._buckets[bisect_left(self.bounds, value)] += 1
-        self._total += value
-        # A comparison costs a fifth of what min() and max() do.
-        if value < self._lowest:  # noqa: PLR1730
-            self._lowest = value
-        if value > self._highest:  # noqa: PLR1730
-            self._highest = value
+    def add(self, *values: float) -> None:
+        """Count values, at least one."""
+        buckets, bounds = self._buckets, self.bounds
+        for value in values:
+            buckets[bisect_left(bounds, value)] += 1
+        self._total += sum(values)
+        self._lowest = min(self._lowest, *values)
+        self._highest = max(self._highest, *values)
 
     def merge(self, other: Distribution) -> None:
         """Add what another one, with the same bounds, has counted."""

@@ -124,8 +124,8 @@ class Tracing:
     ) -> Sending | None:
         """Return the span of a call that is about to enqueue; None if it is not traced, which is to cost nothing.
 
-        Events that have a `traceparent` already keep it: then the span is linked to it. `asked` is what `is_asked` said,
-        where somebody did ask.
+        Events that have a `traceparent` already keep it: then the span is linked to it. `asked` is what `is_asked` has
+        said, where somebody did ask.
         """
         if headers and _HEADER in headers:
             creation = _creation(headers)

@@ -124,6 +124,7 @@ class Worker:
         self._idle: deque[asyncio.Future[None]] = deque()
         self._waking: asyncio.Handle | None = None
         self._done: list[Delivery] = []
+        self._durations: list[float] = []
         self._busy = 0
         self._slot_free = asyncio.Event()
         self._stopping = asyncio.Event()
@@ -357,10 +358,10 @@ class Worker:
 
     async def _deliver(self, slot: _Slot, delivery: Delivery) -> None:
         slot.delivery, slot.interrupt, slot.loss_logged = delivery, None, False
-        began = self._tell_begin(delivery) if self._watched and not delivery.lease_lost else None
+        began = self._tell_begin(delivery) if self._watched and not delivery.lease_lost else 0.0
         outcome = LOST if delivery.lease_lost else await self._run_handler(slot, delivery)
-        if began is not None:
-            self._observers.handled(delivery, time.perf_counter() - began, outcome.end, outcome.error)
+        if began:
+            self._tell_end(delivery, outcome, time.perf_counter() - began)
         outcome = decide(outcome, lease_lost=delivery.lease_lost)
         end = self._ack(delivery) if outcome is PROCESSED else await self._settle(delivery, outcome)
         slot.delivery = None
@@ -369,8 +370,17 @@ class Worker:
             await self._outlast(slot)
 
     def _tell_begin(self, delivery: Delivery) -> float:
-        self._observers.handling(delivery)
+        if delivery.headers:
+            self._observers.handling(delivery)
         return time.perf_counter()
+
+    def _tell_end(self, delivery: Delivery, outcome: Outcome, seconds: float) -> None:
+        if delivery.headers:
+            self._observers.handled(delivery, seconds, outcome.end, outcome.error)
+        if outcome is PROCESSED:
+            self._durations.append(seconds)
+        else:
+            self._observers.handled_together([seconds], outcome.end)
 
     async def _run_handler(self, slot: _Slot, delivery: Delivery) -> Outcome:
         """Run the handler within its timeout; raises only what does not come from the handler or the worker."""
@@ -457,6 +467,9 @@ class Worker:
     def _ack_done(self) -> None:
         """Tell the queue; the server learns it with the next read."""
         done, self._done = self._done, []
+        if self._durations:
+            durations, self._durations = self._durations, []
+            self._observers.handled_together(durations, End.PROCESSED)
         try:
             if done:
                 self._queue.ack_soon(*done)

@@ -26,6 +26,7 @@ CALLS: dict[str, tuple[Any, ...]] = {
     "operation": ("enqueue", 0.001, None),
     "handling": (DELIVERY,),
     "handled": (DELIVERY, 0.5, "processed", None),
+    "handled_together": ([0.5], "processed"),
     "fallback_on": ("no answer",),
     "fallback_off": (5,),
 }
@@ -119,8 +120,8 @@ def test_a_call_that_nobody_overrides_is_not_made(monkeypatch: pytest.MonkeyPatc
     assert not any((observers.watch_handlers, observers.watch_handed_out, observers.watch_settled))
 
 
-@pytest.mark.parametrize("call", ["handling", "handled"])
-def test_handlers_are_watched_for_whoever_listens_to_either_end(call: str) -> None:
+@pytest.mark.parametrize("call", ["handling", "handled", "handled_together"])
+def test_handlers_are_watched_for_whoever_listens_to_any_of_it(call: str) -> None:
     """The worker asks once, when it is made."""
     watcher = type("Watcher", (Observer,), {call: lambda self, *args: None})
     assert Observers([watcher()]).watch_handlers
