@@ -8,6 +8,7 @@ import os
 import threading
 import time
 import uuid
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -28,7 +29,7 @@ from opentelemetry.sdk.metrics.export import (
 )
 from opentelemetry.sdk.resources import SERVICE_INSTANCE_ID, SERVICE_NAME, Resource
 from opentelemetry.sdk.trace import ReadableSpan
-from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
 from streams_queue.config import TelemetrySettings
@@ -41,7 +42,9 @@ from streams_queue.telemetry.wanted import Signal, interval, protocol
 logger = logging.getLogger(__name__)
 
 _DEFAULT_SERVICE = "streams-queue"
-_SPANS_EVERY_MS = 2000
+_SEND_EVERY = 2.0
+_SPANS_AT_ONCE = 512
+_MAX_SPANS = 4 * _SPANS_AT_ONCE
 _MODULES = {"metrics": "metric_exporter", "traces": "trace_exporter"}
 _CLASSES = {"metrics": "OTLPMetricExporter", "traces": "OTLPSpanExporter"}
 _CHATTY = ("opentelemetry.", "urllib3.")
@@ -208,13 +211,44 @@ class _Spans(SpanExporter):
         return self._exporter.force_flush(timeout_millis)
 
 
-class _Processor(BatchSpanProcessor):
-    """Drops spans without a word when the collector does not keep up; that it does not has been told."""
+class Outbox:
+    """Keeps spans until a thread sends them, every two seconds or when there are enough; the oldest go if it overflows.
 
-    def on_end(self, span: ReadableSpan) -> None:
-        """Keep the span until it is sent."""
-        with _silence():
-            super().on_end(span)
+    The SDK's own takes ten times as long to accept a span.
+    """
+
+    def __init__(self, exporter: SpanExporter) -> None:
+        self._exporter = exporter
+        self._spans: deque[ReadableSpan] = deque(maxlen=_MAX_SPANS)
+        self._wake = threading.Event()
+        self._ending = False
+        self._thread = threading.Thread(target=self._run, name="streams_queue.spans", daemon=True)
+        self._thread.start()
+
+    def add(self, span: ReadableSpan) -> None:
+        """Take a span that has ended."""
+        self._spans.append(span)
+        if len(self._spans) == _SPANS_AT_ONCE:
+            self._wake.set()
+
+    def shutdown(self) -> None:
+        """Send what is there and end; takes as long as the exporter does."""
+        self._ending = True
+        self._wake.set()
+        self._thread.join()
+        self._exporter.shutdown()
+
+    def _run(self) -> None:
+        while not self._ending:
+            self._wake.wait(_SEND_EVERY)
+            self._wake.clear()
+            self._send()
+
+    def _send(self) -> None:
+        while self._spans:
+            some = [self._spans.popleft() for _ in range(min(len(self._spans), _SPANS_AT_ONCE))]
+            if self._exporter.export(some) is not SpanExportResult.SUCCESS:
+                return
 
 
 # --- providers -------------------------------------------------------------------------------------------------------
@@ -236,9 +270,8 @@ def make_meter_provider(
 
 def make_tracer(settings: TelemetrySettings, outage: Outage, name: str, version: str) -> LightTracer:
     """Return a tracer that exports to the collector; who is traced at all is decided before it is asked."""
-    processor = _Processor(_Spans(_exporter("traces", settings), outage), schedule_delay_millis=_SPANS_EVERY_MS)
-    _silence_loggers()
-    return LightTracer(processor, _resource(settings), InstrumentationScope(name, version))
+    outbox = Outbox(_Spans(_exporter("traces", settings), outage))
+    return LightTracer(outbox.add, outbox.shutdown, _resource(settings), InstrumentationScope(name, version))
 
 
 def _resource(settings: TelemetrySettings) -> Resource:

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import Event, ReadableSpan, SpanProcessor
+from opentelemetry.sdk.trace import Event, ReadableSpan
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags
 
@@ -26,15 +26,23 @@ class LightTracer:
     """Makes spans of one scope.
 
     Args:
-        processor: Takes those that have ended.
+        take: Is given those that have ended.
+        shutdown: Sends what was taken; for whoever ends this.
         resource: Of this process.
         scope: Name and version of this package.
     """
 
-    def __init__(self, processor: SpanProcessor, resource: Resource, scope: InstrumentationScope) -> None:
-        self.processor = processor
-        self.resource = resource
-        self.scope = scope
+    def __init__(
+        self,
+        take: Callable[[ReadableSpan], None],
+        shutdown: Callable[[], None],
+        resource: Resource,
+        scope: InstrumentationScope,
+    ) -> None:
+        self._take = take
+        self.shutdown = shutdown
+        self._resource = resource
+        self._scope = scope
 
     def start_span(
         self,
@@ -59,31 +67,31 @@ class LightTracer:
             name=name,
             context=created,
             parent=parent if known else None,
-            resource=self.resource,
+            resource=self._resource,
             attributes=dict(attributes or {}),
             events=[],
             links=links or (),
             kind=kind,
             start_time=start_time or time.time_ns(),
-            instrumentation_scope=self.scope,
-        ).handed_to(self.processor)
+            instrumentation_scope=self._scope,
+        ).handed_to(self._take)
 
 
 class LightSpan(trace.Span, ReadableSpan):
     """A span that records; a handler may add to it what it likes, from its own thread."""
 
-    _processor: SpanProcessor
+    _take: Callable[[ReadableSpan], None]
 
-    def handed_to(self, processor: SpanProcessor) -> LightSpan:
+    def handed_to(self, take: Callable[[ReadableSpan], None]) -> LightSpan:
         """Name who takes it when it has ended."""
-        self._processor = processor
+        self._take = take
         return self
 
     def end(self, end_time: int | None = None) -> None:
         """End it, once, and hand it over."""
         if self._end_time is None:
             self._end_time = end_time or time.time_ns()
-            self._processor.on_end(self)
+            self._take(self)
 
     def get_span_context(self) -> SpanContext:
         """Return what makes others part of its trace."""

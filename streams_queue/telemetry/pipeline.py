@@ -65,7 +65,7 @@ class Pipeline:
         from streams_queue.telemetry.exporting import make_tracer
 
         tracer = make_tracer(self._settings, self._told_once(), _SCOPE, _version())
-        self._shutdowns.append(tracer.processor.shutdown)
+        self._shutdowns.append(tracer.shutdown)
         return tracer
 
     def _ratio(self) -> float:
