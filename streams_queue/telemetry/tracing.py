@@ -184,7 +184,12 @@ class Tracing:
         creation = _creation(delivery.headers) if delivery.headers else None
         if creation is None:
             return
-        attributes = self._about(delivery, "process", "process")
+        attributes: dict[str, Any] = {
+            **self._consumer,
+            OPERATION: "process",
+            OPERATION_TYPE: "process",
+            MESSAGE_ID: delivery.event_id,
+        }
         if delivery.deliveries > 1:
             attributes[DELIVERIES] = delivery.deliveries
         span = self._tracer.start_span(
@@ -224,17 +229,14 @@ class Tracing:
             f"settle {self._destination}",
             context=parent,
             kind=SpanKind.CLIENT,
-            attributes=self._about(delivery, _VERBS.get(outcome, outcome), "settle"),
+            attributes={
+                **self._labels,
+                OPERATION: _VERBS.get(outcome, outcome),
+                OPERATION_TYPE: "settle",
+                MESSAGE_ID: delivery.event_id,
+            },
             start_time=began_ns,
         ).end()
-
-    def _about(self, delivery: Delivery, name: str, kind: str) -> dict[str, Any]:
-        return {
-            **self._consumer,
-            OPERATION: name,
-            OPERATION_TYPE: kind,
-            MESSAGE_ID: delivery.event_id,
-        }
 
 
 def _creation(headers: Mapping[str, str]) -> SpanContext | None:
