@@ -9,6 +9,7 @@ from typing import Any
 from streams_queue.config import FACTORY_REQUIRES, Settings, load_config
 from streams_queue.observer import Observer
 from streams_queue.queue import Queue
+from streams_queue.telemetry import with_telemetry
 
 
 class QueueFactory:
@@ -33,20 +34,26 @@ class QueueFactory:
             payload_type: A msgspec Struct or a dataclass that payloads are instances of; None takes JSON objects.
 
         Raises:
-            ConfigError: Something is missing or wrong, an unknown type included; all problems are listed.
+            ConfigError: Something is missing or wrong, an unknown type included; all problems are listed. Or telemetry
+                is asked for, and the extra for it is not installed.
         """
         settings = load_config(config, environment=environment, require=FACTORY_REQUIRES)
-        # Imported here, so that a process with an asyncio queue never loads redis.
-        match settings.type:
-            case "redis":
-                from streams_queue.redis_queue import RedisEventQueue
+        queue_class = _class_for(settings)
+        return with_telemetry(queue_class, settings, observers=observers, payload_type=payload_type)
 
-                return RedisEventQueue(settings, observers=observers, payload_type=payload_type)
-            case "asyncio":
-                from streams_queue.memory_queue import EventQueue
 
-                return EventQueue(settings, observers=observers, payload_type=payload_type)
-            case "resilient":
-                from streams_queue.resilient_queue import ResilientQueue
+def _class_for(settings: Settings) -> type[Queue]:
+    # Imported here, so that a process with an asyncio queue never loads redis.
+    match settings.type:
+        case "redis":
+            from streams_queue.redis_queue import RedisEventQueue
 
-                return ResilientQueue(settings, observers=observers, payload_type=payload_type)
+            return RedisEventQueue
+        case "asyncio":
+            from streams_queue.memory_queue import EventQueue
+
+            return EventQueue
+        case "resilient":
+            from streams_queue.resilient_queue import ResilientQueue
+
+            return ResilientQueue

@@ -37,6 +37,11 @@ class QueueKeys:
         """Hash: totals, schema, pause, and when the fleet last swept."""
         return f"{self.stream}:stats"
 
+    @property
+    def reporter(self) -> str:
+        """String: the consumer that reports the queue's figures to telemetry, for a while."""
+        return f"{self.stream}:reporter"
+
     def producer(self, producer_id: str) -> str:
         """String: the last batch of one producer and its reply."""
         return f"{self.stream}:producer:{producer_id}"

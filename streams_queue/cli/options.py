@@ -45,10 +45,12 @@ def open_queue(config: Path | None, url: str | None, environment: str | None) ->
     Open the queue on the server, whatever else the configuration wraps around it.
 
     An asyncio queue, and the local fallback of a resilient one, live and die with their process: there is nothing in
-    them for a command to see, and what it put there would be lost.
+    them for a command to see, and what it put there would be lost. A command has nothing to tell a collector, and does
+    not wait for one.
     """
     settings = load_settings(config, url, environment)
-    return QueueFactory.create_queue(dataclasses.replace(settings, type="redis"))
+    silent = dataclasses.replace(settings.telemetry, enabled=False)
+    return QueueFactory.create_queue(dataclasses.replace(settings, type="redis", telemetry=silent))
 
 
 def as_fields(value: Any) -> dict[str, Any]:

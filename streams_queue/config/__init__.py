@@ -17,6 +17,7 @@ from streams_queue.config.settings import (
     FallbackSettings,
     MetricBounds,
     Settings,
+    TelemetrySettings,
 )
 from streams_queue.config.urls import SentinelUrl, parse_sentinel_url
 
@@ -30,6 +31,7 @@ __all__ = [
     "MetricBounds",
     "SentinelUrl",
     "Settings",
+    "TelemetrySettings",
     "load_config",
     "parse_sentinel_url",
     "redact_url",

@@ -6,7 +6,7 @@ import difflib
 import os
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 from streams_queue.config.files import read_file
@@ -65,7 +65,7 @@ def load_config(
     if reading.problems:
         raise ConfigError(reading.problems)
     if metrics:
-        values["telemetry"] = {"metrics": metrics}
+        values["telemetry"] = replace(values.get("telemetry", _DEFAULTS["telemetry"]), bounds=metrics)
     return Settings(**values)
 
 

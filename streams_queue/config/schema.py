@@ -6,13 +6,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from streams_queue.config.settings import CompressionSettings, DeadLetterSettings, FallbackSettings
+from streams_queue.config.settings import CompressionSettings, DeadLetterSettings, FallbackSettings, TelemetrySettings
 from streams_queue.config.values import (
     LARGEST_BYTES,
     LARGEST_COUNT,
     Read,
     buckets,
     choice,
+    flag,
+    http_url,
     integer,
     prefetch,
     real,
@@ -78,7 +80,18 @@ QUEUE = Section(
             {"max_size": integer(at_least=0), "spool": string(r"[^\x00]+", "must be a directory")},
             FallbackSettings,
         ),
-        "telemetry": Section({}),
+        "telemetry": Section(
+            {
+                "enabled": flag,
+                "endpoint": http_url,
+                "protocol": choice("grpc", "http"),
+                "interval": real(at_least=0.1),
+                "timeout": real(at_least=0.1),
+                "sampling_ratio": real(at_least=0, at_most=1),
+                "service_name": string(r"[^\x00-\x1f\x7f]{1,255}", "must be 1 to 255 printable characters"),
+            },
+            TelemetrySettings,
+        ),
     }
 )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal
+from typing import Literal
 
 from streams_queue.config.redaction import redact_url
 from streams_queue.retry import RetryPolicy
@@ -58,6 +58,31 @@ class MetricBounds:
     alert_threshold: float | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TelemetrySettings:
+    """What is sent to an OpenTelemetry collector, and where; None leaves it to the standard OTEL_* variables.
+
+    Attributes:
+        enabled: Whether at all; None: where an endpoint is given, here or there, or the application has providers set.
+        endpoint: Of the collector, without the signals' own paths.
+        protocol: Of OTLP; None goes by the endpoint's port: 4317 is gRPC.
+        interval: Seconds between two exports of the metrics.
+        timeout: Seconds that one export may take.
+        sampling_ratio: The share of calls of `enqueue` whose events are traced, from 0 to 1.
+        service_name: Under which the collector knows this process.
+        bounds: The top-level `metrics:` list by name.
+    """
+
+    enabled: bool | None = None
+    endpoint: str | None = None
+    protocol: Literal["grpc", "http"] | None = None
+    interval: float | None = None
+    timeout: float | None = None
+    sampling_ratio: float | None = None
+    service_name: str | None = None
+    bounds: Mapping[str, MetricBounds] = field(default_factory=dict)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Settings:
     """The `queue` section of the configuration; all times are seconds, all sizes bytes or events as named.
@@ -84,7 +109,7 @@ class Settings:
         dedup_window: How long an event_id given by a caller is remembered.
         dead_letter: How dead letters are kept.
         fallback: What the resilient queue may hold locally.
-        telemetry: `metrics` maps each name of the top-level `metrics:` list to its MetricBounds, if there is one.
+        telemetry: What is sent to OpenTelemetry, and the bounds of the top-level `metrics:` list.
     """
 
     type: Literal["redis", "asyncio", "resilient"] = "redis"
@@ -108,7 +133,7 @@ class Settings:
     dedup_window: float = 86_400.0
     dead_letter: DeadLetterSettings = DeadLetterSettings()
     fallback: FallbackSettings = FallbackSettings()
-    telemetry: Mapping[str, Any] = field(default_factory=dict)
+    telemetry: TelemetrySettings = TelemetrySettings()
 
     def __repr__(self) -> str:
         values = {item.name: getattr(self, item.name) for item in fields(self)}

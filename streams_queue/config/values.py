@@ -8,6 +8,7 @@ import math
 import re
 from collections.abc import Callable, Iterable
 from typing import Any, Self, TypeAlias
+from urllib.parse import urlsplit
 
 from streams_queue.config.urls import SCHEMES, UrlProblemError, check_server_url
 
@@ -84,6 +85,15 @@ def real(*, above: float = -math.inf, at_least: float = -math.inf, at_most: floa
     return read
 
 
+def flag(value: Any) -> bool:
+    """Take true or false; from a variable also the words."""
+    if isinstance(value, FromVariable) and value.lower() in ("true", "false"):
+        return value.lower() == "true"
+    if not isinstance(value, bool):
+        raise ValueProblemError("must be true or false")
+    return value
+
+
 def choice(*choices: str) -> Read:
     """Take one of a few words."""
 
@@ -148,6 +158,21 @@ def redis_url(value: Any) -> str:
     except UrlProblemError as problem:
         raise ValueProblemError(str(problem)) from None
     return str(value)
+
+
+def http_url(value: Any) -> str:
+    """Take the address of something that speaks HTTP or gRPC, which is given as a URL as well."""
+    rule = "must be a URL such as http://localhost:4317"
+    url = string(r"(?i:https?)://\S+", rule)(value)
+    try:
+        parts = urlsplit(url)
+        if not parts.hostname or parts.port == 0:
+            raise ValueProblemError(rule)
+    except ValueError:
+        raise ValueProblemError(rule) from None
+    if parts.username is not None or parts.query or parts.fragment:
+        raise ValueProblemError("must hold nothing but scheme, host, port and path; see OTEL_EXPORTER_OTLP_HEADERS")
+    return str(url)
 
 
 def share(value: Any) -> float:

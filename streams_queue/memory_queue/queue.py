@@ -51,7 +51,8 @@ class EventQueue:
         self.timeout = self.settings.timeout
         self._codec = make_codec(payload_type, max_bytes=self.settings.max_event_bytes)
         self._clock = clock
-        self._store = store = Store(self.settings, clock, Observers(observers))
+        self.observers = Observers(observers)
+        self._store = store = Store(self.settings, clock, self.observers)
         self._arrivals = Waiters()
         self._room = room = Waiters()
         self._intake_paused = False
@@ -88,7 +89,7 @@ class EventQueue:
         headers: Mapping[str, str] | None = None,
     ) -> bool:
         """Put one event into the queue; True if it holds the event now, False if it is full, paused or closed."""
-        receipts = await self.enqueue_many([payload], event_ids=[event_id], delay=delay, headers=headers)
+        receipts = await self._put([payload], [event_id], delay, headers)
         return receipts[0].held
 
     async def enqueue_many(
@@ -100,6 +101,15 @@ class EventQueue:
         headers: Mapping[str, str] | None = None,
     ) -> list[Receipt]:
         """Put several events into the queue, in order; one receipt per payload. Nothing is added if one is bad."""
+        return await self._put(payloads, event_ids, delay, headers)
+
+    async def _put(
+        self,
+        payloads: Iterable[Any],
+        event_ids: Sequence[str | None] | None,
+        delay: float,
+        headers: Mapping[str, str] | None,
+    ) -> list[Receipt]:
         encoded = [self._codec.encode(payload) for payload in payloads]
         ids = check_event_ids(event_ids, len(encoded))
         seconds = check_delay(delay)

@@ -12,6 +12,7 @@ from typing import Any
 from streams_queue.config import Settings
 from streams_queue.errors import BackendError
 from streams_queue.keys import QueueKeys
+from streams_queue.observer import Observers
 from streams_queue.redis_client import Argument, Command, Link, call, from_reply, script, with_source
 
 # The layout of keys and fields that this release reads and writes.
@@ -108,10 +109,14 @@ class StreamCommands:
         settings: Of the queue.
         consumer: The name under which the server knows this consumer.
         timeout: Seconds that one round trip may take.
+        observers: Are told how long each round trip took.
     """
 
-    def __init__(self, settings: Settings, consumer: str, *, timeout: float) -> None:
+    def __init__(
+        self, settings: Settings, consumer: str, *, timeout: float, observers: Observers | None = None
+    ) -> None:
         self._settings = settings
+        self.observers = observers or Observers()
         self.keys = QueueKeys(settings.namespace, settings.name)
         self.consumer = consumer
         self.timeout = timeout
@@ -119,6 +124,12 @@ class StreamCommands:
         self._dead_limits: tuple[Argument, ...] = (settings.dead_letter.max_size, settings.dead_letter.when_full)
         self._max_delay_ms = milliseconds(settings.retry_policy.max_delay)
         self._dedup_ttl_ms = milliseconds(settings.dedup_window * (DEDUP_BUCKETS + 2) / DEDUP_BUCKETS)
+
+    async def _run(
+        self, link: Link, name: str, keys: Sequence[str], args: Sequence[Argument] = (), *, timeout: float
+    ) -> Any:
+        with self.observers.timing(name):
+            return await link.run(script(name), keys, args, timeout=timeout)
 
     # --- opening and leaving ---
 
@@ -132,8 +143,9 @@ class StreamCommands:
             held: How many events the queue held, as far as this client knows.
         """
         keys = self.keys
-        lost, found, _, lives, paused = await link.run(
-            script("open"),
+        lost, found, _, lives, paused = await self._run(
+            link,
+            "open",
             (keys.stream, keys.delayed, keys.dead, keys.stats),
             (self._settings.group, SCHEMA, lifetime, new_lifetime, held),
             timeout=self.timeout,
@@ -143,7 +155,7 @@ class StreamCommands:
     async def leave(self, link: Link, producer_id: str) -> bool:
         """Remove the consumer and the producer's memory; False if entries are still pending for it."""
         keys = (self.keys.stream, self.keys.producer(producer_id))
-        return bool(await link.run(script("leave"), keys, self._owner, timeout=self.timeout))
+        return bool(await self._run(link, "leave", keys, self._owner, timeout=self.timeout))
 
     # --- producing ---
 
@@ -205,7 +217,8 @@ class StreamCommands:
 
     async def enqueue(self, link: Link, command: Command, *, timeout: float) -> BatchReply:
         """Send one batch. Redis: 1 round trip."""
-        return self.enqueue_reply(await link.run_command(script("enqueue"), command, timeout=timeout))
+        with self.observers.timing("enqueue"):
+            return self.enqueue_reply(await link.run_command(script("enqueue"), command, timeout=timeout))
 
     # --- consuming ---
 
@@ -228,35 +241,35 @@ class StreamCommands:
     async def ack_now(self, link: Link, entry_ids: Sequence[str]) -> None:
         """Acknowledge and delete at most 1000 entries. Redis: 1 round trip."""
         keys = (self.keys.stream, self.keys.stats)
-        await link.run(script("ack"), keys, (self._settings.group, *entry_ids), timeout=self.timeout)
+        await self._run(link, "ack", keys, (self._settings.group, *entry_ids), timeout=self.timeout)
 
     async def nack(self, link: Link, entry_id: str, count: int, *, delay: float, counted: bool) -> str:
         """Put an event back after `delay` seconds; returns held, lost or gone."""
         keys = (self.keys.stream, self.keys.delayed, self.keys.stats)
         args = (*self._owner, entry_id, count, milliseconds(delay), int(counted))
-        return _word(await link.run(script("nack"), keys, args, timeout=self.timeout))
+        return _word(await self._run(link, "nack", keys, args, timeout=self.timeout))
 
     async def release(self, link: Link, held: Sequence[tuple[str, int]]) -> list[str]:
         """Give at most 500 events back; returns held, lost or gone for each."""
         keys = (self.keys.stream, self.keys.stats)
-        return _words(await link.run(script("release"), keys, (*self._owner, *_flat(held)), timeout=self.timeout))
+        return _words(await self._run(link, "release", keys, (*self._owner, *_flat(held)), timeout=self.timeout))
 
     async def extend(self, link: Link, held: Sequence[tuple[str, int]], *, timeout: float) -> list[str]:
         """Renew at most 500 leases; returns held, lost or gone for each."""
         keys = (self.keys.stream, self.keys.stats)
         args = (*self._owner, milliseconds(self._settings.lease), *_flat(held))
-        return _words(await link.run(script("extend"), keys, args, timeout=timeout))
+        return _words(await self._run(link, "extend", keys, args, timeout=timeout))
 
     async def dead_letter(self, link: Link, entry_id: str, count: int, *, reason: str, error: str) -> str:
         """Bury an event; returns held, refused, lost or gone."""
         keys = (self.keys.stream, self.keys.delayed, self.keys.dead, self.keys.stats)
         args = (*self._owner, entry_id, count, reason, error, *self._dead_limits, self._max_delay_ms)
-        return _word(await link.run(script("dead_letter"), keys, args, timeout=self.timeout))
+        return _word(await self._run(link, "dead_letter", keys, args, timeout=self.timeout))
 
     async def adopt(self, link: Link, known: Sequence[str], *, limit: int) -> Adopted:
         """Fetch what is pending for this consumer and not among `known`."""
         keys = (self.keys.stream, self.keys.stats)
-        entries, lost, more = await link.run(script("adopt"), keys, (*self._owner, limit, *known), timeout=self.timeout)
+        entries, lost, more = await self._run(link, "adopt", keys, (*self._owner, limit, *known), timeout=self.timeout)
         return Adopted(_raw(entries), lost, bool(more))
 
     async def maintain(
@@ -276,8 +289,9 @@ class StreamCommands:
         With `look_anyway` the pending entries are swept also if there is no free slot, to learn whether to make one.
         """
         names, settings = self.keys, self._settings
-        reply = await link.run(
-            script("maintain"),
+        reply = await self._run(
+            link,
+            "maintain",
             (names.stream, names.delayed, names.dead, names.stats),
             (
                 *self._owner,
@@ -315,11 +329,16 @@ class StreamCommands:
 
     # --- looking and operating ---
 
+    async def report(self, link: Link, ttl: float) -> bool:
+        """Take, keep or (`ttl` 0) give up the office of reporting for the queue; whether this consumer holds it."""
+        args = (self.consumer, milliseconds(ttl))
+        return bool(await self._run(link, "report", (self.keys.reporter,), args, timeout=self.timeout))
+
     async def figures(self, link: Link) -> Figures:
         """Return all figures in one round trip."""
         names = self.keys
         keys = (names.stream, names.delayed, names.dead, names.stats)
-        reply = await link.run(script("stats"), keys, (self._settings.group,), timeout=self.timeout)
+        reply = await self._run(link, "stats", keys, (self._settings.group,), timeout=self.timeout)
         entries, pending, delayed, dead, consumers, oldest, now_ms, flat, error = reply
         totals = dict(zip(_words(flat[::2]), _words(flat[1::2]), strict=True))
         refused = from_reply(Exception(_word(error))) if error else None
@@ -328,7 +347,7 @@ class StreamCommands:
     async def peek(self, link: Link, count: int) -> tuple[list[RawEntry], list[tuple[float, list[bytes]]]]:
         """Return waiting entries and delayed events (due in milliseconds), at most `count` together."""
         keys = (self.keys.stream, self.keys.delayed)
-        waiting, delayed = await link.run(script("peek"), keys, (self._settings.group, count), timeout=self.timeout)
+        waiting, delayed = await self._run(link, "peek", keys, (self._settings.group, count), timeout=self.timeout)
         return [(entry[0].decode(), 0, entry[1]) for entry in waiting], [(float(due), flat) for due, flat in delayed]
 
     def list_dead(self, count: int, after: str | None) -> Command:
@@ -337,13 +356,13 @@ class StreamCommands:
 
     async def dead_ids(self, link: Link, count: int) -> list[str]:
         """Return the ids of the oldest dead letters."""
-        return _words(await link.run(script("dead_ids"), (self.keys.dead,), (count,), timeout=self.timeout))
+        return _words(await self._run(link, "dead_ids", (self.keys.dead,), (count,), timeout=self.timeout))
 
     async def redrive(self, link: Link, max_size: int, dead_ids: Sequence[str]) -> tuple[int, bool]:
         """Put at most 500 dead letters back, all different; returns how many went, and whether the queue is full."""
         names = self.keys
         keys = (names.stream, names.delayed, names.dead, names.stats)
-        redriven, full = await link.run(script("redrive"), keys, (max_size, *dead_ids), timeout=self.timeout)
+        redriven, full = await self._run(link, "redrive", keys, (max_size, *dead_ids), timeout=self.timeout)
         return redriven, bool(full)
 
     async def purge(self, link: Link, limit: int) -> tuple[int, bool]:
@@ -351,13 +370,13 @@ class StreamCommands:
         names = self.keys
         keys = (names.stream, names.delayed, names.dead, names.stats)
         args = (self._settings.group, limit, *self._dead_limits)
-        moved, full = await link.run(script("purge"), keys, args, timeout=self.timeout)
+        moved, full = await self._run(link, "purge", keys, args, timeout=self.timeout)
         return moved, bool(full)
 
     async def purge_dead(self, link: Link, dead_ids: Sequence[str]) -> int:
         """Delete at most 1000 dead letters, or all if no id is given; returns how many there were."""
-        deleted: int = await link.run(
-            script("purge_dead"), (self.keys.dead, self.keys.stats), dead_ids, timeout=self.timeout
+        deleted: int = await self._run(
+            link, "purge_dead", (self.keys.dead, self.keys.stats), dead_ids, timeout=self.timeout
         )
         return deleted
 

@@ -112,6 +112,7 @@ class Maintenance:
         self._report(done)
         self._decide_on_draining(done)
         if done.entries:
+            self._observers.reclaimed(len(done.entries))
             self._reader.claimed(done.entries, alone=done.alone)
         if self._asked:
             # While everybody is given time to renew, there is nothing to claim, and nothing to wait for.

@@ -70,6 +70,12 @@ class Operations:
             totals={name: _total(figures.totals.get(name)) for name in _TOTALS},
         )
 
+    async def report(self, seconds: float) -> bool:
+        """Take, keep or (0) give up the office of reporting for all consumers of the queue. Redis: 1 round trip."""
+        session = self._session()
+        await session.channel.open()
+        return await session.commands.report(session.channel.requests, seconds)
+
     async def health(self) -> dict[str, Any]:
         """Return what the server says of the queue, with `error` where something is wrong. Redis: 1 round trip."""
         session = self._session()

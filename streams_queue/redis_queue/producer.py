@@ -322,7 +322,7 @@ class Producer:
         self._on_the_way.append(batch)
         self._is_crowded = len(calls) > 1
         left = _first_deadline(calls) - asyncio.get_running_loop().time()
-        reply = OnReply(partial(self._replied, batch))
+        reply = OnReply(self._observers.telling("enqueue", partial(self._replied, batch)))
         try:
             self._channel.producer.post(self._command(batch), to=[reply])
         except BackendError as error:

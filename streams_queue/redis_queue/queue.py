@@ -80,7 +80,7 @@ class RedisEventQueue:
         self._endpoint = _endpoint(self.settings, client)
         self._codec = make_codec(payload_type, max_bytes=self.settings.max_event_bytes)
         self._compression = check_compression(self.settings.compression)
-        self._observers = Observers(observers)
+        self.observers = self._observers = Observers(observers)
         self._size = LocalSize()
         self._operations = Operations(self.settings, self._codec, self._size, self._current)
         self._event_ids = itertools.count()
@@ -424,6 +424,13 @@ class RedisEventQueue:
     async def stats(self) -> QueueStats:
         """One consistent look at all figures. Redis: 1 round trip."""
         return await self._operations.stats(self.max_size)
+
+    async def may_report(self, seconds: float) -> bool:
+        """Tell if this process is to report the queue's figures, and for `seconds` no other one; 0 gives that up.
+
+        Redis: 1 round trip. Raises BackendError.
+        """
+        return await self._operations.report(seconds)
 
     async def check_health(self) -> dict[str, Any]:
         """Tell how the queue is; never raises for a server problem. Redis: 1 round trip."""

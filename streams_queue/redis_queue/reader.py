@@ -216,7 +216,7 @@ class Reader:
         if taken:
             self._size.add(-len(taken))
             self._handed_out += len(taken)
-            if self._observers.watch:
+            if self._observers.watch_handed_out:
                 for delivery in taken:
                     self._observers.handed_out(delivery)
         if len(buffer) <= self._prefetch.low_water and not self._has_run_dry:
@@ -406,13 +406,14 @@ class Reader:
         if not self._channel.reader.is_open:
             sinks.append(OnReply(self._know_client))
         if acks:
-            sinks.append(OnReply(partial(self._judge_acks, acks)))
+            sinks.append(OnReply(self._observers.telling("ack", partial(self._judge_acks, acks))))
         done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         sinks.append(OnReply(partial(self._came, done)))
         try:
             await self._channel.reader.send(*first, read, to=sinks, timeout=commands.timeout)
         except BaseException:
-            self._settlements.put_acks_back(acks)
+            if acks:
+                self._settlements.put_acks_back(acks)
             raise
         await self._until_read(done, block)
 
@@ -444,12 +445,13 @@ class Reader:
 
     async def _until_read(self, done: asyncio.Future[Any], block: float) -> None:
         self._settlements.is_idle = block > 0
-        try:
-            reply = await self._channel.reader.reply(done, timeout=block + READ_MARGIN)
-        finally:
-            self._settlements.is_idle = False
-        if isinstance(reply, BackendError):
-            raise reply
+        with self._observers.timing("read", waits=block > 0):
+            try:
+                reply = await self._channel.reader.reply(done, timeout=block + READ_MARGIN)
+            finally:
+                self._settlements.is_idle = False
+            if isinstance(reply, BackendError):
+                raise reply
         self._prefetch.fetched(len(reply.entries), _size_bytes(reply.entries), reply.at, reply.buffered)
         self._watch_buffer()
 

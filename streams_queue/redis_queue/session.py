@@ -56,7 +56,7 @@ class Session:
         self.loop = asyncio.get_running_loop()
         self.consumer = new_consumer_name()
         attempt_timeout = min(2.0, settings.enqueue_timeout / 3)
-        self.commands = StreamCommands(settings, self.consumer, timeout=attempt_timeout)
+        self.commands = StreamCommands(settings, self.consumer, timeout=attempt_timeout, observers=observers)
         self.channel = Channel(endpoint, self.commands, observers, backoff_cap=min(0.25, settings.lease / 8))
         self.leases = Leases()
         self.settlements = Settlements(self.channel, self.leases, observers, size)

@@ -95,14 +95,17 @@ class Settlements:
 
     def confirm_acks(self, leases: Sequence[Lease]) -> None:
         """The server knows: forget the leases."""
-        if self._confirmations or self._observers.watch:
+        if self._confirmations:
             for lease in leases:
-                self.ended(lease, "acked")
-            return
-        for lease in leases:
-            self._leases.settled(lease)
-            lease.delivery = None
-        self._channel.last_held = max(0, self._channel.last_held - len(leases))
+                self._forget(lease, "acked")
+        else:
+            for lease in leases:
+                self._leases.settled(lease)
+            self._channel.last_held = max(0, self._channel.last_held - len(leases))
+        if self._observers.watch_settled:
+            told = [lease.delivery for lease in leases if lease.delivery is not None]
+            self._observers.settled_together(told, "acked")
+        _let_go(leases)
 
     def put_acks_back(self, leases: Sequence[Lease]) -> None:
         """The server may not know: send them again, shortly."""
@@ -155,16 +158,18 @@ class Settlements:
 
     def ended(self, lease: Lease, settled_as: str) -> None:
         """The server has confirmed a settlement: forget the lease, and wake who waits for it."""
+        self._forget(lease, settled_as)
+        if lease.delivery is not None and self._observers.watch_settled:
+            self._observers.settled(lease.delivery, settled_as)
+        _let_go((lease,))
+
+    def _forget(self, lease: Lease, settled_as: str) -> None:
         self._leases.settled(lease)
         if settled_as in _LEFT:
             self._channel.last_held = max(0, self._channel.last_held - 1)
         for future in self._confirmations.pop(lease.entry_id, ()):
             if not future.done():
                 future.set_result(None)
-        # A delivery knows its lease: without the way back, both go when the last caller lets go.
-        delivery, lease.delivery = lease.delivery, None
-        if delivery is not None and self._observers.watch:
-            self._observers.settled(delivery, settled_as)
 
     # --- the fenced settlements ---
 
@@ -346,3 +351,9 @@ class Settlements:
             task.cancel()
         if self._flush_timer is not None:
             self._flush_timer.cancel()
+
+
+def _let_go(leases: Iterable[Lease]) -> None:
+    """Forget what was handed out: it knows its lease, and without the way back both go with the last who holds them."""
+    for lease in leases:
+        lease.delivery = None

@@ -76,7 +76,7 @@ class ResilientQueue:
         told = self._told = tuple(observers)
         self._redis = redis_queue or RedisEventQueue(settings, observers=told, payload_type=payload_type)
         self._redis.keep_unresolved = True
-        self._observers = Observers(told)
+        self.observers = self._observers = Observers(told)
         self._payload_type = payload_type
         self._breaker_policy = breaker or BreakerPolicy()
         self._given_local = async_queue
@@ -128,6 +128,11 @@ class ResilientQueue:
     def using_redis(self) -> bool:
         """Whether a new event goes to the server."""
         return not self._recovery.active
+
+    @property
+    def held_locally(self) -> int:
+        """How many events this process holds until the server takes them."""
+        return self._holding.count()
 
     @property
     def max_size(self) -> int:

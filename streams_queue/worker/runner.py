@@ -14,6 +14,7 @@ import logging
 import math
 import random
 import signal
+import time
 from collections import deque
 from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +23,7 @@ from typing import Any
 
 from streams_queue.errors import BackendRejected, LeaseLost, QueueClosed, StreamsQueueError, UsageError
 from streams_queue.messages import Delivery
+from streams_queue.observer import Observers
 from streams_queue.queue import Queue
 from streams_queue.retry import RetryPolicy, backoff
 from streams_queue.worker.handler import Handler, call_caught, inspect_handler
@@ -116,6 +118,8 @@ class Worker:
         self._handler = handler
         self._kind = inspect_handler(handler)
         self._call = self._call_async if self._kind.is_async else self._call_in_thread
+        self._observers: Observers = getattr(queue, "observers", None) or Observers()
+        self._watched = self._observers.watch_handlers
         self._handler_timeout = _handler_timeout(handler_timeout, queue)
         self._shutdown_timeout = _shutdown_timeout(shutdown_timeout, self._handler_timeout)
         self._slots = [_Slot() for _ in range(concurrency)]
@@ -123,6 +127,7 @@ class Worker:
         self._idle: deque[asyncio.Future[None]] = deque()
         self._waking: asyncio.Handle | None = None
         self._done: list[Delivery] = []
+        self._durations: list[float] = []
         self._busy = 0
         self._receiver: asyncio.Task[None] | None = None
         self._failures = 0
@@ -358,13 +363,29 @@ class Worker:
 
     async def _deliver(self, slot: _Slot, delivery: Delivery) -> None:
         slot.delivery, slot.interrupt, slot.loss_logged = delivery, None, False
+        began = self._tell_begin(delivery) if self._watched and not delivery.lease_lost else 0.0
         outcome = LOST if delivery.lease_lost else await self._run_handler(slot, delivery)
+        if began:
+            self._tell_end(delivery, outcome, time.perf_counter() - began)
         outcome = decide(outcome, lease_lost=delivery.lease_lost)
         end = self._ack(delivery) if outcome is PROCESSED else await self._settle(delivery, outcome)
         slot.delivery = None
         self._report(delivery, end, outcome)
         if slot.thread is not None:
             await self._outlast(slot)
+
+    def _tell_begin(self, delivery: Delivery) -> float:
+        if delivery.headers:
+            self._observers.handling(delivery)
+        return time.perf_counter()
+
+    def _tell_end(self, delivery: Delivery, outcome: Outcome, seconds: float) -> None:
+        if delivery.headers:
+            self._observers.handled(delivery, seconds, outcome.end, outcome.error)
+        if outcome is PROCESSED:
+            self._durations.append(seconds)
+        else:
+            self._observers.handled_together([seconds], outcome.end)
 
     async def _run_handler(self, slot: _Slot, delivery: Delivery) -> Outcome:
         """Run the handler within its timeout; raises only what does not come from the handler or the worker."""
@@ -451,6 +472,9 @@ class Worker:
     def _ack_done(self) -> None:
         """Tell the queue; the server learns it with the next read."""
         done, self._done = self._done, []
+        if self._durations:
+            durations, self._durations = self._durations, []
+            self._observers.handled_together(durations, End.PROCESSED)
         try:
             if done:
                 self._queue.ack_soon(*done)

@@ -35,7 +35,15 @@ FULL: dict[str, Any] = {
     "dedup_window": 86400,
     "dead_letter": {"max_size": 10, "when_full": "refuse"},
     "fallback": {"max_size": 10, "spool": None},
-    "telemetry": {},
+    "telemetry": {
+        "enabled": False,
+        "endpoint": "http://localhost:4318",
+        "protocol": "http",
+        "interval": 60,
+        "timeout": 10,
+        "sampling_ratio": 0.01,
+        "service_name": "gitbridge",
+    },
 }
 METRICS = [
     {"name": "redis_queue_depth", "type": "gauge", "threshold": 1000},

@@ -33,6 +33,7 @@ ARGUMENTS: dict[str, Callable[[str], tuple[Any, ...]]] = {
     "purge_dead": lambda held: (),
     "redrive": lambda held: (100, "5-5"),
     "release": lambda held: (GROUP, ME, held, 1),
+    "report": lambda held: (ME, 1000),
     "stats": lambda held: (GROUP,),
 }
 # `leave` deletes its producer's record whatever it is.
@@ -65,7 +66,7 @@ def test_a_key_of_another_type_stops_a_script_before_its_first_write(
 ) -> None:
     """Whichever key it is that holds something else, the script fails and everything is as it was, leases included."""
     alone.raw.delete(alone.key(key))
-    if key == "producer":
+    if key in ("producer", "reporter"):
         alone.raw.rpush(alone.key(key), "somebody else's")
     else:
         alone.raw.set(alone.key(key), "somebody else's")

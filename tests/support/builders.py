@@ -21,7 +21,7 @@ def queue_config(**queue: Any) -> dict[str, Any]:
 
 def redis_config(url: str, **queue: Any) -> dict[str, Any]:
     """Return the configuration of a queue on the server at `url`."""
-    return queue_config(type="redis", redis_url=login(url, queue.get("namespace", "gitbridge")), **queue)
+    return queue_config(**{"type": "redis", "redis_url": login(url, queue.get("namespace", "gitbridge")), **queue})
 
 
 def memory_config(**queue: Any) -> dict[str, Any]:
@@ -71,3 +71,8 @@ class Keys:
     def stats(self) -> str:
         """Totals."""
         return f"{self.stream}:stats"
+
+    @property
+    def reporter(self) -> str:
+        """Who reports the figures to telemetry."""
+        return f"{self.stream}:reporter"

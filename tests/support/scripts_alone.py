@@ -34,6 +34,7 @@ SCRIPT_KEYS = {
     "purge_dead": ("dead", "stats"),
     "redrive": FOUR,
     "release": ("stream", "stats"),
+    "report": ("reporter",),
     "stats": FOUR,
 }
 

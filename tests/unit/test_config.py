@@ -19,6 +19,7 @@ from streams_queue.config import (
     FallbackSettings,
     MetricBounds,
     Settings,
+    TelemetrySettings,
     load_config,
     redact_url,
 )
@@ -82,15 +83,57 @@ def test_the_plans_configuration_loads_as_written() -> None:
 
 
 def test_the_plans_metrics_load_as_written() -> None:
-    """Section 7.1 of the plan becomes bounds under telemetry["metrics"]."""
+    """Section 7.1 of the plan becomes bounds of the telemetry."""
     settings = load_config(yaml.safe_load(PLAN + PLAN_METRICS))
-    assert settings.telemetry == {
-        "metrics": {
+    assert settings.telemetry == TelemetrySettings(
+        bounds={
             "redis_queue_depth": MetricBounds(type="gauge", threshold=1000.0),
             "redis_operation_latency": MetricBounds(type="histogram", buckets=(1.0, 2.0, 5.0, 10.0, 20.0, 50.0)),
             "redis_error_rate": MetricBounds(type="counter", alert_threshold=0.01),
         }
-    }
+    )
+
+
+def test_telemetry_is_one_section_beside_the_metrics() -> None:
+    """Keys of both end in the same settings; a variable may say true."""
+    config = yaml.safe_load(PLAN + PLAN_METRICS)
+    config["queue"]["telemetry"] = {"endpoint": "http://collector:4317", "protocol": "grpc", "interval": 5}
+    telemetry = load_config(config).telemetry
+    assert (telemetry.endpoint, telemetry.protocol, telemetry.interval) == ("http://collector:4317", "grpc", 5.0)
+    assert set(telemetry.bounds) == {"redis_queue_depth", "redis_operation_latency", "redis_error_rate"}
+
+    environ = {"STREAMS_QUEUE_TELEMETRY__ENABLED": "true", "STREAMS_QUEUE_TELEMETRY__SAMPLING_RATIO": "0.5"}
+    telemetry = load_config(environ={"STREAMS_QUEUE_REDIS_URL": "redis://h", **environ}).telemetry
+    assert (telemetry.enabled, telemetry.sampling_ratio) == (True, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("telemetry", "problem"),
+    [
+        ({"endpiont": "http://h"}, "queue.telemetry.endpiont: unknown key; did you mean endpoint?"),
+        ({"enabled": "yes"}, "queue.telemetry.enabled: enabled must be true or false"),
+        ({"enabled": 1}, "queue.telemetry.enabled: enabled must be true or false"),
+        ({"protocol": "grcp"}, "queue.telemetry.protocol: protocol must be one of grpc, http; did you mean grpc?"),
+        ({"interval": 0}, "queue.telemetry.interval: interval must be at least 0.1"),
+        ({"timeout": "5"}, "queue.telemetry.timeout: timeout must be a number"),
+        ({"sampling_ratio": 2}, "queue.telemetry.sampling_ratio: sampling_ratio must be at most 1"),
+        ({"service_name": ""}, "queue.telemetry.service_name: service_name must be 1 to 255 printable characters"),
+        *(
+            ({"endpoint": url}, "queue.telemetry.endpoint: endpoint must be a URL such as http://localhost:4317")
+            for url in ("collector:4317", "grpc://h:4317", "http://", "http://h:99999", "http://h:0", "http://[::1")
+        ),
+        (
+            {"endpoint": "http://user:hunter2@h"},
+            (
+                "queue.telemetry.endpoint: endpoint must hold nothing but scheme, host, port and path; "
+                "see OTEL_EXPORTER_OTLP_HEADERS"
+            ),
+        ),
+    ],
+)
+def test_what_is_wrong_with_the_telemetry_is_told(telemetry: dict[str, Any], problem: str) -> None:
+    """By path, rule and suggestion, as everywhere, and never with the value."""
+    assert problems_of(queue_config(telemetry=telemetry)) == [problem]
 
 
 def test_seconds_are_floats_whatever_was_written() -> None:

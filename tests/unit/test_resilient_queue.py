@@ -74,6 +74,17 @@ class FlakyServer(EventQueue):
         if self.down is not None:
             raise self.down
 
+    async def enqueue(
+        self,
+        payload: Any,
+        *,
+        event_id: str | None = None,
+        delay: float = 0.0,
+        headers: Mapping[str, str] | None = None,
+    ) -> bool:
+        (receipt,) = await self.enqueue_many([payload], event_ids=[event_id], delay=delay, headers=headers)
+        return receipt.held
+
     async def enqueue_many(
         self,
         payloads: Iterable[Any],

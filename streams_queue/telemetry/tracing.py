@@ -1,0 +1,269 @@
+"""The spans of one queue, by OpenTelemetry's conventions for messaging: send, receive, process and settle.
+
+An event is traced if its `traceparent` says so, and only its producer decides that: docs/decisions/0080-telemetry.md.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+import time
+import weakref
+from collections.abc import Mapping, Sequence
+from contextvars import Token
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+from opentelemetry import context, trace
+from opentelemetry.context import Context
+from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+from streams_queue.messages import Delivery
+from streams_queue.telemetry.names import (
+    ACCEPTED,
+    DELIVERIES,
+    END,
+    ERROR_TYPE,
+    GROUP,
+    MESSAGE_COUNT,
+    MESSAGE_ID,
+    OPERATION,
+    OPERATION_TYPE,
+)
+from streams_queue.telemetry.tally import Attributes
+
+_HEADER, _STATE = "traceparent", "tracestate"
+_TRACEPARENT = re.compile("00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})")
+# A span with more links than this is cut by the SDK anyhow.
+_MAX_LINKS = 128
+_NO_ERROR = ("processed", "postponed", "released")
+_VERBS = {"acked": "ack", "retried": "nack", "released": "release", "dead": "dead_letter"}
+_propagator = TraceContextTextMapPropagator()
+
+
+class StartsSpans(Protocol):
+    """What is needed of a tracer: the interface's has it, and so has ours."""
+
+    def start_span(
+        self,
+        name: str,
+        context: Context | None = None,
+        kind: SpanKind = SpanKind.INTERNAL,
+        attributes: Mapping[str, Any] | None = None,
+        links: Sequence[Link] | None = None,
+        start_time: int | None = None,
+    ) -> trace.Span:
+        """Begin a span."""
+        ...
+
+
+class Sending:
+    """The span of one call that enqueues, entered around it.
+
+    Attributes:
+        headers: What the events of this call carry.
+    """
+
+    def __init__(self, span: trace.Span, headers: Mapping[str, str] | None, *, carries: bool) -> None:
+        self._span = span
+        self._context = trace.set_span_in_context(span)
+        self._token: Token[Context] | None = None
+        self.headers = headers
+        if carries:
+            self.headers = {**(headers or {}), **_carried(span.get_span_context())}
+
+    def ended(self, accepted: int) -> None:
+        """Note how many events the queue holds."""
+        self._span.set_attribute(ACCEPTED, accepted)
+
+    def __enter__(self) -> Self:
+        """Make it the current span."""
+        self._token = context.attach(self._context)
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """End the span, with the kind of the error if there is one; its message may hold what is nobody's business."""
+        if self._token is not None:
+            context.detach(self._token)
+        if exc_type is not None:
+            _fail(self._span, exc_type.__name__)
+        self._span.end()
+
+
+class Tracing:
+    """Makes the spans of one queue.
+
+    Args:
+        tracer: Of the provider.
+        ratio: The share of calls outside of any trace for which the tracer is asked.
+        labels: Which queue it is.
+        group: The consumer group.
+    """
+
+    def __init__(self, tracer: StartsSpans, ratio: float, labels: Attributes, destination: str, group: str) -> None:
+        self._tracer = tracer
+        self._ratio = ratio
+        self._labels = dict(labels)
+        self._destination = destination
+        self._consumer = {**self._labels, GROUP: group}
+        self._running: weakref.WeakKeyDictionary[Delivery, tuple[trace.Span, Token[Context]]]
+        self._running = weakref.WeakKeyDictionary()
+        self._processed: weakref.WeakKeyDictionary[Delivery, tuple[Context, int]] = weakref.WeakKeyDictionary()
+
+    # --- producing ---
+
+    def sending(
+        self,
+        headers: Mapping[str, str] | None,
+        event_ids: Sequence[str | None],
+        count: int,
+        asked: bool | None = None,
+    ) -> Sending | None:
+        """Return the span of a call that is about to enqueue; None if it is not traced, which is to cost nothing.
+
+        Events that have a `traceparent` already keep it: then the span is linked to it. `asked` is what `is_asked` has
+        said, where somebody did ask.
+        """
+        if headers and _HEADER in headers:
+            creation = _creation(headers)
+            return None if creation is None else self._send(headers, event_ids, count, [Link(creation)])
+        if asked is None:
+            asked = self.is_asked()
+        return self._send(headers, event_ids, count, []) if asked else None
+
+    def is_asked(self) -> bool:
+        """Whether the tracer is asked for a span: inside a trace if that is sampled, else by the ratio."""
+        if not context.get_current():
+            return random.random() < self._ratio
+        current = trace.get_current_span().get_span_context()
+        return current.trace_flags.sampled if current.is_valid else random.random() < self._ratio
+
+    def _send(
+        self, headers: Mapping[str, str] | None, event_ids: Sequence[str | None], count: int, links: list[Link]
+    ) -> Sending | None:
+        attributes: dict[str, Any] = {**self._labels, OPERATION: "send", OPERATION_TYPE: "send"}
+        if count > 1:
+            attributes[MESSAGE_COUNT] = count
+        elif event_ids and event_ids[0] is not None:
+            attributes[MESSAGE_ID] = event_ids[0]
+        kind = SpanKind.CLIENT if links else SpanKind.PRODUCER
+        span = self._tracer.start_span(f"send {self._destination}", kind=kind, attributes=attributes, links=links)
+        if not span.get_span_context().trace_flags.sampled:
+            span.end()
+            return None
+        return Sending(span, headers, carries=not links)
+
+    # --- consuming ---
+
+    def received(self, deliveries: Sequence[Delivery], began_ns: int) -> None:
+        """Make the span of a call that took these, linked to those that are traced; none if none of them is.
+
+        It begins a trace of its own, in which the ratio counts as in every other.
+        """
+        traced = [delivery.headers for delivery in deliveries if delivery.headers and _HEADER in delivery.headers]
+        if not traced or not self.is_asked():
+            return
+        creations = [found for headers in traced if (found := _creation(headers))]
+        if not creations:
+            return
+        attributes: dict[str, Any] = {**self._consumer, OPERATION: "receive", OPERATION_TYPE: "receive"}
+        attributes[MESSAGE_COUNT] = len(deliveries)
+        self._tracer.start_span(
+            f"receive {self._destination}",
+            kind=SpanKind.CLIENT,
+            attributes=attributes,
+            links=[Link(creation) for creation in creations[:_MAX_LINKS]],
+            start_time=began_ns,
+        ).end()
+
+    def handling(self, delivery: Delivery) -> None:
+        """Begin the span in which a handler runs, if its event is traced: a child of what created it, and linked."""
+        creation = _creation(delivery.headers) if delivery.headers else None
+        if creation is None:
+            return
+        attributes: dict[str, Any] = {
+            **self._consumer,
+            OPERATION: "process",
+            OPERATION_TYPE: "process",
+            MESSAGE_ID: delivery.event_id,
+        }
+        if delivery.deliveries > 1:
+            attributes[DELIVERIES] = delivery.deliveries
+        span = self._tracer.start_span(
+            f"process {self._destination}",
+            context=_remote(creation),
+            kind=SpanKind.CONSUMER,
+            attributes=attributes,
+            links=[Link(creation)],
+        )
+        token = context.attach(trace.set_span_in_context(span))
+        self._running[delivery] = (span, token)
+
+    def handled(self, delivery: Delivery, end: str, error: BaseException | None) -> None:
+        """End that span."""
+        running = self._running.pop(delivery, None)
+        if running is None:
+            return
+        span, token = running
+        context.detach(token)
+        if end not in _NO_ERROR:
+            span.set_attribute(END, end)
+            _fail(span, type(error).__qualname__ if error is not None else end)
+        span.end()
+        self._processed[delivery] = (trace.set_span_in_context(span, Context()), time.time_ns())
+
+    def settled(self, delivery: Delivery, outcome: str) -> None:
+        """Make the span of a settlement that the server has confirmed: from the handler's end until now."""
+        processed = self._processed.pop(delivery, None)
+        if processed is not None:
+            parent, began_ns = processed
+        elif (creation := _creation(delivery.headers)) is not None:
+            # Without a worker nobody knows when it began.
+            parent, began_ns = _remote(creation), time.time_ns()
+        else:
+            return
+        self._tracer.start_span(
+            f"settle {self._destination}",
+            context=parent,
+            kind=SpanKind.CLIENT,
+            attributes={
+                **self._labels,
+                OPERATION: _VERBS.get(outcome, outcome),
+                OPERATION_TYPE: "settle",
+                MESSAGE_ID: delivery.event_id,
+            },
+            start_time=began_ns,
+        ).end()
+
+
+def _creation(headers: Mapping[str, str]) -> SpanContext | None:
+    """Return the context in which an event was created, if it is traced."""
+    traceparent = headers.get(_HEADER)
+    if traceparent is None:
+        return None
+    simple = _TRACEPARENT.fullmatch(traceparent)
+    if simple is not None and _STATE not in headers:
+        # What nearly all of them look like; the propagator takes eight times as long for it.
+        found = SpanContext(int(simple[1], 16), int(simple[2], 16), True, TraceFlags(int(simple[3], 16)))
+    else:
+        found = trace.get_current_span(_propagator.extract(headers, Context())).get_span_context()
+    return found if found.is_valid and found.trace_flags.sampled else None
+
+
+def _carried(created: SpanContext) -> dict[str, str]:
+    """Return the headers that make an event part of a trace, by W3C's recommendation."""
+    traceparent = f"00-{created.trace_id:032x}-{created.span_id:016x}-{created.trace_flags:02x}"
+    state = created.trace_state.to_header() if created.trace_state else ""
+    return {_HEADER: traceparent, _STATE: state} if state else {_HEADER: traceparent}
+
+
+def _remote(creation: SpanContext) -> Context:
+    return trace.set_span_in_context(trace.NonRecordingSpan(creation), Context())
+
+
+def _fail(span: trace.Span, kind: str) -> None:
+    span.set_attribute(ERROR_TYPE, kind)
+    span.set_status(Status(StatusCode.ERROR))

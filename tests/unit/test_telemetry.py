@@ -1,0 +1,310 @@
+"""Telemetry without a collector: whether it is wanted, what it counts, and what it costs where it is not wanted."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import logging
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from streams_queue import EventQueue, QueueFactory, RedisEventQueue, ResilientQueue
+from streams_queue.config import TelemetrySettings, load_config
+from streams_queue.errors import BackendTimeout, ConfigError
+from streams_queue.telemetry import wanted
+from streams_queue.telemetry.names import ACKED, COUNTERS, DURATION, HELD, HISTOGRAMS, LATENCY, LOST, QUEUE_GAUGES
+from streams_queue.telemetry.observer import Telemetry
+from streams_queue.telemetry.tally import Distribution, Tally
+from tests.support.builders import memory_config, queue_config
+from tests.support.processes import CHECKOUT, Programs
+
+NOWHERE = "redis://127.0.0.1:1/0"
+ENDPOINT = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4317"}
+
+
+def run(program: str, **environ: str) -> list[str]:
+    """Run a program in a fresh interpreter in which every warning is an error; return the lines that it prints."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("OTEL_")}
+    result = subprocess.run(
+        [sys.executable, "-W", "error", "-c", program],
+        check=False,
+        capture_output=True,
+        text=True,
+        env={**inherited, **environ, "PYTHONPATH": str(CHECKOUT)},
+    )
+    assert (result.returncode, result.stderr) == (0, ""), result.stderr
+    return result.stdout.splitlines()
+
+
+# --- whether it is wanted ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["redis", "asyncio", "resilient"])
+def test_where_it_is_not_configured_nothing_is_loaded_or_said(kind: str) -> None:
+    """No module of OpenTelemetry but what redis-py loads for itself, no warning, no line of log, and the bare class."""
+    program = f"""
+import asyncio, logging, sys
+logging.basicConfig(level="INFO")
+def loaded():
+    return {{name for name in sys.modules if name.startswith(("opentelemetry", "streams_queue.telemetry."))}}
+from streams_queue import QueueFactory
+if {kind!r} != "asyncio":
+    import redis.asyncio
+before = loaded() | {{"streams_queue.telemetry.wanted"}}
+queue = QueueFactory.create_queue({queue_config(type=kind, redis_url=NOWHERE)!r})
+async def use():
+    queue.get_queue_size()
+    await queue.cleanup()
+asyncio.run(use())
+print(sorted(loaded() - before), type(queue).__mro__[1].__name__)
+"""
+    assert run(program) == ["[] object"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "made"), [("redis", RedisEventQueue), ("asyncio", EventQueue), ("resilient", ResilientQueue)]
+)
+def test_a_queue_with_telemetry_is_still_one_of_its_class(kind: str, made: type) -> None:
+    """Whoever asks with isinstance gets the same answer."""
+    queue = QueueFactory.create_queue(queue_config(type=kind, redis_url=NOWHERE, telemetry={"enabled": True}))
+    assert isinstance(queue, made)
+    assert type(queue) is not made
+    assert (type(queue).__name__, type(queue).__module__) == (made.__name__, made.__module__)
+
+
+@pytest.mark.parametrize(
+    ("telemetry", "environ", "answer"),
+    [
+        ({}, {}, False),
+        ({"enabled": True}, {}, True),
+        ({"endpoint": "http://h"}, {}, True),
+        ({}, ENDPOINT, True),
+        ({}, {"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://h"}, True),
+        ({}, {"OTEL_SERVICE_NAME": "x"}, False),
+        ({"enabled": False, "endpoint": "http://h"}, ENDPOINT, False),
+        ({"enabled": True}, {"OTEL_SDK_DISABLED": "true"}, False),
+        ({}, {**ENDPOINT, "OTEL_METRICS_EXPORTER": "none"}, True),
+        ({}, {**ENDPOINT, "OTEL_METRICS_EXPORTER": "none", "OTEL_TRACES_EXPORTER": "none"}, False),
+    ],
+)
+def test_the_configuration_or_the_standard_variables_ask_for_it(
+    telemetry: dict[str, Any], environ: dict[str, str], answer: bool
+) -> None:
+    """An endpoint in either place is enough; the configuration may refuse."""
+    assert wanted.is_wanted(TelemetrySettings(**telemetry), environ) is answer
+
+
+def test_without_the_extra_the_configuration_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error names it; nothing is found out only when the first event comes."""
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r"queue\.telemetry: .*pip install 'streams-queue\[telemetry\]'"):
+        QueueFactory.create_queue(memory_config(telemetry={"endpoint": "http://h"}))
+
+
+def test_without_the_extra_a_variable_does_no_harm(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It may be meant for other programs of the machine."""
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert not wanted.is_wanted(TelemetrySettings(), ENDPOINT)
+    assert [record.levelno for record in caplog.records] == [logging.INFO]
+
+
+@pytest.mark.parametrize(
+    ("telemetry", "environ", "answer"),
+    [
+        ({}, {}, "http"),
+        ({"endpoint": "http://h:4317"}, {}, "grpc"),
+        ({"endpoint": "http://h:4317/"}, {}, "grpc"),
+        ({"endpoint": "http://h:4318"}, ENDPOINT, "http"),
+        ({}, ENDPOINT, "grpc"),
+        ({"protocol": "http"}, ENDPOINT, "http"),
+        ({}, {**ENDPOINT, "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf"}, "http"),
+        ({}, {"OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf", "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "grpc"}, "grpc"),
+    ],
+)
+def test_the_protocol_is_told_or_goes_by_the_port(
+    telemetry: dict[str, Any], environ: dict[str, str], answer: str
+) -> None:
+    """4317 is gRPC's by convention; a program that speaks HTTP to it would never arrive."""
+    assert wanted.protocol("traces", TelemetrySettings(**telemetry), environ) == answer
+
+
+@pytest.mark.parametrize(
+    ("telemetry", "environ", "ratio"),
+    [
+        ({}, {}, 0.01),
+        ({"sampling_ratio": 0.5}, {"OTEL_TRACES_SAMPLER": "always_off"}, 0.5),
+        ({}, {"OTEL_TRACES_SAMPLER": "always_on"}, 1.0),
+        ({}, {"OTEL_TRACES_SAMPLER": "parentbased_always_off"}, 0.0),
+        ({}, {"OTEL_TRACES_SAMPLER": "parentbased_traceidratio", "OTEL_TRACES_SAMPLER_ARG": "0.2"}, 0.2),
+        ({}, {"OTEL_TRACES_SAMPLER": "traceidratio", "OTEL_TRACES_SAMPLER_ARG": "7"}, 1.0),
+        ({}, {"OTEL_TRACES_SAMPLER": "jaeger_remote"}, 0.01),
+    ],
+)
+def test_the_ratio_is_told_or_that_of_the_standard_sampler(
+    telemetry: dict[str, Any], environ: dict[str, str], ratio: float
+) -> None:
+    """One per cent where nobody says."""
+    assert wanted.sampling_ratio(TelemetrySettings(**telemetry), environ) == ratio
+
+
+@pytest.mark.parametrize(("given", "seconds"), [({}, 60.0), ({"OTEL_METRIC_EXPORT_INTERVAL": "5000"}, 5.0)])
+def test_the_interval_is_told_or_the_standard_one(given: dict[str, str], seconds: float) -> None:
+    """The variable counts milliseconds, the configuration seconds; nonsense counts as not given."""
+    assert wanted.interval(TelemetrySettings(), given) == seconds
+    assert wanted.interval(TelemetrySettings(interval=0.5), given) == 0.5
+    assert wanted.interval(TelemetrySettings(), {"OTEL_METRIC_EXPORT_INTERVAL": "often"}) == 60.0
+
+
+# --- an application that has set it up by itself -----------------------------------------------------------------
+
+
+def test_providers_that_the_application_has_set_are_used(programs: Programs) -> None:
+    """With no configuration; its spans are the parents of ours, and its instruments survive a queue's end."""
+    program = programs("telemetry_in_application", config=memory_config())
+    assert program.wait() == 0, program.describe()
+    spans, values, bounds, parents = program.journal
+
+    assert spans == [["send", "request", "receive", "process", "settle"] * 2]
+    assert {name: values[0][name] for name in ("messaging.client.sent.messages", "streams_queue.acked")} == {
+        "messaging.client.sent.messages": 2,
+        "streams_queue.acked": 2,
+    }
+    assert values[0]["messaging.process.duration"] == 2
+    assert bounds == [list(DURATION.bounds)]
+    assert parents == [True, True]
+    assert program.errors == []
+
+
+def test_the_application_s_sampler_decides(programs: Programs) -> None:
+    """What it does not sample is not traced further on; it is counted all the same."""
+    program = programs("telemetry_in_application", config=memory_config(), sampled=False)
+    assert program.wait() == 0, program.describe()
+    spans, values, *_ = program.journal
+    assert spans == [[]]
+    assert values[0]["streams_queue.acked"] == 2
+
+
+# --- counting ----------------------------------------------------------------------------------------------------
+
+
+def test_a_bound_belongs_to_its_bucket() -> None:
+    """As OpenTelemetry has it: above the lower bound, up to and including the upper one."""
+    distribution = Distribution((1.0, 2.0, 5.0))
+    distribution.add(0.5, 1.0, 1.5)
+    distribution.add(2.0, 5.0, 5.1, 100.0)
+    snapshot = distribution.snapshot()
+    assert snapshot.buckets == (2, 2, 1, 2)
+    assert (snapshot.total, snapshot.lowest, snapshot.highest) == (115.1, 0.5, 100.0)
+
+
+def test_a_difference_is_what_came_since() -> None:
+    """For collectors that want deltas."""
+    distribution = Distribution((1.0,))
+    distribution.add(0.5)
+    before = distribution.snapshot()
+    distribution.add(3.0)
+    assert distribution.snapshot().since(before).buckets == (0, 1)
+    assert distribution.snapshot().since(before).total == 3.0
+    assert before.since(None) is before
+
+
+def test_tallies_add_up() -> None:
+    """Counts and distributions of a queue that is gone stay in the totals."""
+    bounds = {metric: metric.bounds for metric in HISTOGRAMS}
+    total, one = Tally(bounds), Tally(bounds)
+    for tally in (total, one):
+        tally.counts[ACKED, ()] += 2
+        tally.counts[LOST, (("reason", "deleted"),)] += 3
+        tally.distribution(LATENCY, ()).add(1.5)
+    total.merge(one)
+
+    assert total.counted()[ACKED, ()] == 4
+    assert total.counted()[LOST, (("reason", "deleted"),)] == 6
+    assert total.distributions()[LATENCY, ()].snapshot().buckets == (0, 2, 0, 0, 0, 0, 0)
+
+
+def test_what_never_happened_is_counted_as_none() -> None:
+    """An alert on a first error needs the 0 before it."""
+    counted = Tally({}).counted()
+    assert {metric for (metric, attributes), count in counted.items() if not attributes and count == 0} == set(COUNTERS)
+
+
+def test_the_reference_lists_every_metric() -> None:
+    """With its type, its unit and its bounds."""
+    page = (CHECKOUT / "docs" / "reference" / "metrics.md").read_text("utf-8")
+    rows = dict(re.findall(r"^\| `([^`]+)` \| ((?:gauge|counter|histogram) \| .*) \|$", page, re.MULTILINE))
+    kinds = {"gauge": (*QUEUE_GAUGES, HELD), "counter": COUNTERS, "histogram": HISTOGRAMS}
+    assert rows.keys() == {metric.name for metrics in kinds.values() for metric in metrics}
+    for kind, metrics in kinds.items():
+        for metric in metrics:
+            assert rows[metric.name].startswith(f"{kind} | `{metric.unit}` |")
+            bounds = ", ".join(f"{bound:g}" for bound in metric.bounds)
+            assert rows[metric.name].endswith(f"Bounds {bounds}" if bounds else "")
+
+
+# --- cost --------------------------------------------------------------------------------------------------------
+
+
+def test_what_is_not_sampled_is_counted_many_at_a_time(count_calls: Callable[..., int]) -> None:
+    """Counted in calls of Python functions, which a busy machine does not change."""
+    from streams_queue.messages import Delivery
+    from streams_queue.observer import Observers
+
+    telemetry = Telemetry(load_config(memory_config()))
+    observers = Observers([telemetry])
+    delivery = Delivery(payload={}, event_id="a", entry_id="1-1", deliveries=1)
+    observers.handled_together([0.1], "processed")
+
+    assert not observers.watch_handed_out
+    assert count_calls(lambda: observers.settled_together([delivery] * 100, "acked")) <= 6
+    assert count_calls(lambda: observers.handled_together([0.1] * 100, "processed")) <= 6
+
+
+@pytest.fixture
+def count_calls() -> Callable[..., int]:
+    """Count the calls of Python functions while something runs."""
+
+    def count(call: Callable[[], object]) -> int:
+        calls = 0
+
+        def trace(_frame: Any, happened: str, _arg: Any) -> None:
+            nonlocal calls
+            calls += happened == "call"
+
+        before = sys.getprofile()
+        sys.setprofile(trace)
+        try:
+            call()
+        finally:
+            sys.setprofile(before)
+        return calls
+
+    return count
+
+
+def test_an_operation_is_counted_with_its_error() -> None:
+    """One that waits has no latency."""
+    telemetry = Telemetry(load_config(memory_config()))
+    telemetry.operation("enqueue", 0.0015, None)
+    telemetry.operation("enqueue", 0.5, BackendTimeout())
+    telemetry.operation("read", None, BackendTimeout())
+
+    tally = telemetry._source.tally
+    counted = {(metric.name, json.dumps(dict(labels))): count for (metric, labels), count in tally.counted().items()}
+    assert counted["streams_queue.operations", '{"messaging.operation.name": "enqueue"}'] == 2
+    errors = {labels: count for (name, labels), count in counted.items() if name == "redis_error_rate" and count}
+    assert errors == {
+        '{"messaging.operation.name": "enqueue", "error.type": "BackendTimeout"}': 1,
+        '{"messaging.operation.name": "read", "error.type": "BackendTimeout"}': 1,
+    }
+    ((_, distribution),) = tally.distributions().items()
+    assert distribution.snapshot().buckets == (0, 1, 0, 0, 0, 0, 1)
