@@ -29,6 +29,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
+
 from streams_queue.errors import UsageError
 from streams_queue.messages import Delivery
 
@@ -48,8 +50,7 @@ class _Taken:
     watch: weakref.ref[Task] | None = None
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Claim:
+class Claim(msgspec.Struct, frozen=True, eq=False):
     """One call of `dequeue`: who called, and what that task had in hand at the time of the call."""
 
     task: Task
@@ -94,11 +95,14 @@ class TaskSettler:
                 f"{_name_of(task)} returned an event that it took with dequeue, out of the task that is to settle it; "
                 "use receive and ack to hand events to other tasks"
             )
-        return Claim(task, tuple(self._held_by(task)))
+        taken = self._taken.get(task)
+        return Claim(task, tuple(taken.deliveries) if taken is not None else ())
 
     def begin(self, claim: Claim) -> None:
         """Acknowledge what the calling task had taken before the call, unless it has been settled in the meantime."""
         self._give_back_orphans()
+        if not claim.earlier:
+            return
         held = self._held_by(claim.task)
         done = [delivery for delivery in claim.earlier if delivery in held]
         for delivery in done:

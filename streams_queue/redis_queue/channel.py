@@ -64,6 +64,10 @@ class Channel:
         """Whether the queue is known to exist on the server and to be ours to share."""
         return self._is_open
 
+    def is_usable(self) -> bool:
+        """Whether the queue is open, and no connection has been lost since."""
+        return self._is_open and not (self.requests.is_broken or self.reader.is_broken or self.producer.is_broken)
+
     async def open(self, *, deadline: float | None = None) -> None:
         """Make sure that the queue exists on the server and is ours to share; again after every outage.
 
@@ -77,13 +81,13 @@ class Channel:
             BackendRejected: The server refuses.
             StateError: The keys belong to a newer release, or the stream has another group.
         """
+        if self.is_usable():
+            return
         for link in self._links():
             if link.is_broken:
                 # The server went away while nobody asked it anything: it may have come back without the queue.
                 self._is_open = False
                 await link.close()
-        if self._is_open:
-            return
         if self._opening is None:
             self._opening = asyncio.create_task(self._open(), name="streams_queue.open")
             self._opening.add_done_callback(self._opened)

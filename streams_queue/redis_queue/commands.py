@@ -5,7 +5,7 @@ Nothing here waits, retries or decides; every method is one command for a link, 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -228,9 +228,9 @@ class StreamCommands:
         return ("XREADGROUP", "GROUP", *self._owner, "COUNT", count, *waiting, "STREAMS", self.keys.stream, ">")
 
     @staticmethod
-    def read_reply(reply: Any) -> list[RawEntry]:
-        """Return the entries of a read; every new entry has been delivered once."""
-        return [(entry[0].decode(), 1, entry[1]) for entry in reply[0][1]] if reply else []
+    def read_reply(reply: Any) -> Iterator[RawEntry]:
+        """Yield the entries of a read; every new entry has been delivered once."""
+        return ((entry[0].decode(), 1, entry[1]) for entry in (reply[0][1] if reply else ()))
 
     def ack(self, entry_ids: Sequence[str], *, by_source: bool) -> Command:
         """Return the command that acknowledges and deletes at most 1000 entries."""

@@ -47,6 +47,8 @@ MAX_BATCH_BYTES = 4 * 1024 * 1024
 # with one while the next is packed, and still has few to look at.
 WINDOW = 4
 _WORTH_SENDING = 32
+# One call's events go in such pieces where several batches may be on the way.
+PIECE_EVENTS = 100
 _STATUS = {
     "D": ReceiptStatus.DUPLICATE,
     "F": ReceiptStatus.FULL,
@@ -598,12 +600,12 @@ class Producer:
         self._observers.lost(events, "acknowledged_batches")
 
 
-def in_batches(events: Sequence[NewEvent]) -> Iterator[Sequence[NewEvent]]:
-    """Cut one call's events into pieces of at most MAX_BATCH_EVENTS and, but for a larger event, MAX_BATCH_BYTES."""
+def in_batches(events: Sequence[NewEvent], at_most: int = MAX_BATCH_EVENTS) -> Iterator[Sequence[NewEvent]]:
+    """Cut one call's events into pieces of so many and, but for a larger event, MAX_BATCH_BYTES."""
     start = size_bytes = 0
     for position, event in enumerate(events):
         size_bytes += len(event.payload)
-        if position > start and (position - start == MAX_BATCH_EVENTS or size_bytes > MAX_BATCH_BYTES):
+        if position > start and (position - start == at_most or size_bytes > MAX_BATCH_BYTES):
             yield events[start:position]
             start, size_bytes = position, len(event.payload)
     if start < len(events):

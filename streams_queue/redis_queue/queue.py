@@ -33,7 +33,7 @@ from streams_queue.redis_client import Endpoint, endpoint_from_client, endpoint_
 from streams_queue.redis_queue.leases import Lease, Stage
 from streams_queue.redis_queue.operations import Operations
 from streams_queue.redis_queue.packing import packed
-from streams_queue.redis_queue.producer import MAX_BATCH_EVENTS, Batch, NewEvent, in_batches
+from streams_queue.redis_queue.producer import MAX_BATCH_EVENTS, PIECE_EVENTS, Batch, NewEvent, in_batches
 from streams_queue.redis_queue.session import Session
 from streams_queue.redis_queue.size import LocalSize
 from streams_queue.retry import DeadLetterIt, decide_retry
@@ -154,7 +154,8 @@ class RedisEventQueue:
     ) -> list[Receipt]:
         """Put several events into the queue, in order; one receipt per payload. Nothing is sent if one is bad.
 
-        Redis: 1 round trip per 500 events. Raises as `enqueue`; then some events may have been accepted. NotDurable has
+        Redis: 1 round trip per 100 events, several on the way at a time, or per 500 where that cannot be.
+        Raises as `enqueue`; then some events may have been accepted. NotDurable has
         the receipts of all that were sent.
         """
         given = list(payloads)
@@ -170,6 +171,10 @@ class RedisEventQueue:
         """Return events as they travel. Raises MessageError if one of them cannot."""
         ids = check_event_ids(event_ids, len(payloads))
         seconds, meta = check_delay(delay), _meta(headers)
+        if event_ids is None and self._compression is None:
+            prefix, encode = self._id_prefix, self._codec.encode
+            numbered = zip(payloads, self._event_ids, strict=False)
+            return [NewEvent(f"{prefix}-{number:x}", encode(payload), meta, seconds) for payload, number in numbered]
         return [self._new_event(*each, seconds, meta) for each in zip(payloads, ids, strict=True)]
 
     def _new_event(self, payload: Any, event_id: str | None, delay: float, meta: bytes) -> NewEvent:
@@ -203,11 +208,11 @@ class RedisEventQueue:
 
     async def _put_at_once(self, events: Sequence[NewEvent]) -> list[Receipt]:
         receipts: list[Receipt] = []
-        batches = in_batches(events)
         # Who keeps what did not get through has to know exactly which events that are, and with a level nothing is sent
         # after what missed it: one batch after the other.
         in_turn = self.keep_unresolved or self.settings.durability != "accepted"
         at_once = 1 if in_turn else _BATCHES_AHEAD
+        batches = in_batches(events) if in_turn else in_batches(events, PIECE_EVENTS)
         while ahead := list(itertools.islice(batches, at_once)):
             if len(ahead) == 1:
                 receipts += await self._put_next(ahead[0], receipts)

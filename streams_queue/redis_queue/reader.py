@@ -56,11 +56,12 @@ class _Waiter:
 
 
 class _Arrival(NamedTuple):
-    """What a read brought, how many events were buffered before, and when, by the event loop's clock."""
+    """How many events a read brought, of which size, when by the event loop's clock, and how many there were before."""
 
-    entries: Sequence[RawEntry]
-    buffered: int
+    events: int
+    size_bytes: int
     at: float
+    buffered: int
 
 
 class Reader:
@@ -329,22 +330,25 @@ class Reader:
             self._task = asyncio.create_task(self._run(), name="streams_queue.reader")
 
     async def _run(self) -> None:
-        backoff = self._channel.backoff()
+        backoff: Backoff | None = None
         while not self._closed:
-            await self._demand.wait()
+            if not self._demand.is_set():
+                await self._demand.wait()
             if not self._may_fetch():
                 self._demand.clear()
                 continue
             try:
                 await self._fetch()
             except BackendError as error:
+                backoff = backoff or self._channel.backoff()
                 await self._failed(error, backoff)
             except Exception:
                 logger.exception("Reading failed in a way that it should not; going on")
                 self._expect_recovery()
+                backoff = backoff or self._channel.backoff()
                 await asyncio.sleep(backoff.next())
             else:
-                backoff = self._channel.backoff()
+                backoff = None
                 self._channel.outage.ended()
             self._wake_waiters()
 
@@ -361,7 +365,8 @@ class Reader:
 
     async def _fetch(self) -> None:
         """Acknowledge what is done and read what is new; wait for it as long as a caller does."""
-        await self._channel.open()
+        if not self._channel.is_usable():
+            await self._channel.open()
         if self._paused:
             self._expire_looks()
             return
@@ -395,22 +400,20 @@ class Reader:
 
     async def _acknowledge_and_read(self, count: int, block: float) -> None:
         acks = self._settlements.take_acks()
-        commands = self._channel.commands
+        commands, link = self._channel.commands, self._channel.reader
         first: list[Command] = []
-        if not self._channel.reader.is_open:
-            first.append(("CLIENT", "ID"))
-        if acks:
-            first.append(commands.ack([lease.entry_id for lease in acks], by_source=not self._ack_is_known))
-        read = commands.read(count, max(1, milliseconds(block)) if block > 0 else None)
         sinks: list[Sink] = []
-        if not self._channel.reader.is_open:
+        if not link.is_open:
+            first.append(("CLIENT", "ID"))
             sinks.append(OnReply(self._know_client))
         if acks:
+            first.append(commands.ack([lease.entry_id for lease in acks], by_source=not self._ack_is_known))
             sinks.append(OnReply(self._observers.telling("ack", partial(self._judge_acks, acks))))
         done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         sinks.append(OnReply(partial(self._came, done)))
+        read = commands.read(count, max(1, milliseconds(block)) if block > 0 else None)
         try:
-            await self._channel.reader.send(*first, read, to=sinks, timeout=commands.timeout)
+            await link.send(*first, read, to=sinks, timeout=commands.timeout)
         except BaseException:
             if acks:
                 self._settlements.put_acks_back(acks)
@@ -432,11 +435,11 @@ class Reader:
     def _came(self, done: asyncio.Future[Any], reply: Any) -> None:
         """Let those who wait have what a read brought, within the same turn of the event loop; the rest can wait."""
         if not isinstance(reply, BackendError):
-            entries = self._channel.commands.read_reply(reply)
             self._fetches += 1
-            self._has_run_dry = not entries
-            reply = _Arrival(entries, len(self._buffer), asyncio.get_running_loop().time())
-            leases = self._new(entries)
+            self._has_run_dry = not reply
+            leases = self._new(self._channel.commands.read_reply(reply))
+            size_bytes = sum([_payload_bytes(lease.fields) for lease in leases])
+            reply = _Arrival(len(leases), size_bytes, asyncio.get_running_loop().time(), len(self._buffer))
             self._leases.hold(*leases)
             self._buffer.extend(leases)
             self._wake_waiters()
@@ -452,7 +455,7 @@ class Reader:
                 self._settlements.is_idle = False
             if isinstance(reply, BackendError):
                 raise reply
-        self._prefetch.fetched(len(reply.entries), _size_bytes(reply.entries), reply.at, reply.buffered)
+        self._prefetch.fetched(*reply)
         self._watch_buffer()
 
     async def _failed(self, error: BackendError, backoff: Backoff) -> None:
@@ -521,7 +524,7 @@ class Reader:
         self._buffer.extend(leases)
         self._watch_buffer()
 
-    def _new(self, entries: Sequence[RawEntry]) -> list[Lease]:
+    def _new(self, entries: Iterable[RawEntry]) -> list[Lease]:
         """Return leases of entries that are not held here yet."""
         session, now, leases = self._session, time.monotonic(), []
         for entry_id, count, flat in entries:
@@ -587,10 +590,6 @@ class Reader:
 def _wake(waiter: _Waiter) -> None:
     if not waiter.woken.done():
         waiter.woken.set_result(None)
-
-
-def _size_bytes(entries: Iterable[RawEntry]) -> int:
-    return sum([_payload_bytes(flat) for _, _, flat in entries])
 
 
 def _payload_bytes(flat: Sequence[bytes]) -> int:

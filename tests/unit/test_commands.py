@@ -99,13 +99,13 @@ def test_a_read_waits_only_when_it_is_told_how_long(commands: StreamCommands) ->
 @pytest.mark.parametrize("nothing", [None, [], b""])
 def test_an_answer_without_entries_is_an_empty_list(nothing: Any) -> None:
     """Whether time ran out or nothing was there."""
-    assert StreamCommands.read_reply(nothing) == []
+    assert list(StreamCommands.read_reply(nothing)) == []
 
 
 def test_new_entries_have_been_delivered_once() -> None:
     """Their order is the stream's."""
     entries = [[b"1-1", [b"id", b"a"]], [b"2-1", [b"id", b"b"]]]
-    assert StreamCommands.read_reply([[b"q", entries]]) == [("1-1", 1, [b"id", b"a"]), ("2-1", 1, [b"id", b"b"])]
+    assert list(StreamCommands.read_reply([[b"q", entries]])) == [("1-1", 1, [b"id", b"a"]), ("2-1", 1, [b"id", b"b"])]
 
 
 # --- settling ---
