@@ -19,7 +19,8 @@ _ENVIRONMENT_DEFAULTS: Mapping[str, Any] = {"type": "redis", "max_size": 10_000,
 _MISSING_URL = "queue.redis_url: Missing redis_url"
 _UNREADABLE = object()  # stands for a value whose variable is not set, which has been reported
 _DEFAULTS: Mapping[str, Any] = {item.name: item.default for item in fields(Settings)}
-_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+# Words in small letters, or words in CamelCase; whatever else stands for a key may be a value that slipped.
+_NAME = re.compile(r"(?=.{1,64}$)([a-z][a-z0-9]*([_.-][a-z0-9]+)*|[A-Za-z][a-z]*([A-Z][a-z]+)*)")
 # A default ends before another variable, so that a long value full of beginnings is not read to its end from each.
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-((?:[^}$]|\$(?!\{))*))?\}")
 

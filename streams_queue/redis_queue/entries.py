@@ -18,6 +18,8 @@ from streams_queue.messages import DeadLetter, Delivery, WaitingEvent
 # The end of the year 9999: a calendar and an operator's terminal go no further, the ids and scores of others do.
 _LAST_MS = 253_402_300_799_000
 
+_ID = re.compile(r"[A-Za-z0-9._:/@+=~-]{1,128}")
+
 # What we write, in the order in which we write it.
 _OURS = [b"id", b"payload", b"meta"]
 
@@ -166,6 +168,11 @@ def read_delayed(due_ms: float, flat: Sequence[bytes], codec: Codec) -> WaitingE
         due_at=_seconds(due_ms),
         deliveries=_earlier_deliveries(fields),
     )
+
+
+def shown_id(event_id: str) -> str:
+    """Return an event id that may stand in a log; what looks like none may be a payload that others put there."""
+    return event_id if _ID.fullmatch(event_id) else "(whose id is none)"
 
 
 def digest(event_id: str) -> str:

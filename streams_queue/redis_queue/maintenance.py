@@ -14,6 +14,7 @@ from streams_queue.errors import BackendError, BackendTimeout
 from streams_queue.observer import Observers
 from streams_queue.redis_queue.channel import Channel
 from streams_queue.redis_queue.commands import Maintained
+from streams_queue.redis_queue.entries import shown_id
 from streams_queue.redis_queue.leases import Leases
 from streams_queue.redis_queue.reader import Reader
 
@@ -127,7 +128,7 @@ class Maintenance:
             logger.error("%d pending events had been deleted from the stream behind the queue's back", done.lost)
             self._observers.lost(done.lost, "deleted")
         for event_id in done.buried:
-            logger.warning("Event %s goes to the dead letters: its consumers died", event_id)
+            logger.warning("Event %s goes to the dead letters: its consumers died", shown_id(event_id))
             self._observers.dead(event_id, "crashed")
         if done.refused:
             logger.error("Dead letters are full: %d events stay delayed", done.refused)

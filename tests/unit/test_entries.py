@@ -25,6 +25,7 @@ from streams_queue.redis_queue.entries import (
     read_delayed,
     read_entry,
     read_waiting,
+    shown_id,
 )
 
 CODEC = JsonCodec(max_bytes=1_000_000)
@@ -279,3 +280,19 @@ def test_different_ids_have_different_digests(event_ids: list[str]) -> None:
 def test_an_entry_id_begins_with_its_time() -> None:
     """Milliseconds by the server's clock."""
     assert milliseconds_of(ENTRY_ID) == 1700000000123
+
+
+@pytest.mark.parametrize(
+    ("event_id", "shown"),
+    [
+        ("72d3162e-cc78-11e3-81ab-4c9367dc0958", True),
+        ("octocat/Hello-World:17", True),
+        ('{"password": "battery-staple"}', False),
+        ("two words", False),
+        ("x" * 129, False),
+        ("", False),
+    ],
+)
+def test_only_what_looks_like_an_id_is_shown_in_a_log(event_id: str, shown: bool) -> None:
+    """Whoever writes into the stream by hand may put anything there."""
+    assert (shown_id(event_id) == event_id) is shown
