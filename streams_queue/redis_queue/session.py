@@ -88,7 +88,7 @@ class Session:
         # A consumer that comes while handing out is paused must not begin before its first round of housekeeping.
         self.channel.on_opened = lambda paused: self.reader.pause("delivery" in paused)
         self.is_over = False
-        self._lifetime = asyncio.create_task(self._live(), name="streams_queue.session")
+        self._lifetime: asyncio.Task[None] | None = asyncio.create_task(self._live(), name="streams_queue.session")
 
     def start_consuming(self) -> None:
         """Begin with what only a consumer needs: housekeeping and the keeper's thread."""
@@ -120,6 +120,7 @@ class Session:
         Redis: a handful of round trips, bounded to a few seconds if the server does not answer.
         """
         self.is_over = True
+        lifetime = self._lifetime
         try:
             await self.producer.finish(_GRACE)
             self.maintenance.close()
@@ -129,8 +130,10 @@ class Session:
         except (TimeoutError, BackendError) as error:
             logger.warning("Could not leave in order (%s); leases run out by themselves", error or "no answer")
         finally:
-            self._lifetime.cancel()
-        await asyncio.wait([self._lifetime])
+            if lifetime is not None:
+                lifetime.cancel()
+        if lifetime is not None:
+            await asyncio.wait([lifetime])
 
     async def _hand_everything_back(self) -> None:
         if self.reader.has_read or len(self.leases):
@@ -154,7 +157,7 @@ class Session:
         """The queue was dropped without cleanup: stop everything, from any thread."""
         self.is_over = True
         self.keeper.end()
-        if not self.loop.is_closed():
+        if self._lifetime is not None and not self.loop.is_closed():
             try:
                 self.loop.call_soon_threadsafe(self._lifetime.cancel)
             except RuntimeError:
@@ -172,6 +175,8 @@ class Session:
                 await asyncio.wait(ending, timeout=1.0)
             self._pass_to_keeper()
             await self.channel.close()
+            # Its error's traceback would keep alive whatever was cancelled together with it.
+            self._lifetime = None
 
     def _close_parts(self) -> None:
         self.producer.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sqlite3
@@ -119,23 +120,40 @@ def test_a_file_has_one_owner(path: Path) -> None:
     for _ in range(20):
         file = left(path, new(1))
         winners: list[SpoolFile] = []
-        start = threading.Barrier(4)
+        start, tried, over = threading.Barrier(4), threading.Barrier(5), threading.Event()
 
-        def reach(file: Path = file, winners: list[SpoolFile] = winners, start: threading.Barrier = start) -> None:
+        def reach(
+            file: Path = file,
+            winners: list[SpoolFile] = winners,
+            start: threading.Barrier = start,
+            tried: threading.Barrier = tried,
+            over: threading.Event = over,
+        ) -> None:
             start.wait()
-            try:
-                winners.append(SpoolFile.adopt(file))  # type: ignore[arg-type]
-            except (InUseError, sqlite3.ProgrammingError):
-                pass
+            won = None
+            with contextlib.suppress(InUseError):
+                won = SpoolFile.adopt(file)
+            if won is not None:
+                winners.append(won)
+            tried.wait()
+            over.wait()
+            if won is not None:
+                won.close()
 
         threads = [threading.Thread(target=reach) for _ in range(4)]
         for thread in threads:
             thread.start()
+        tried.wait()
+        assert len(winners) <= 1
+        if winners:
+            with pytest.raises(InUseError):
+                SpoolFile.adopt(file)
+        over.set()
         for thread in threads:
             thread.join()
-        assert len(winners) <= 1
-        with pytest.raises(InUseError) if winners else pytest.MonkeyPatch.context():
-            SpoolFile.adopt(file)
+        again = SpoolFile.adopt(file)
+        assert again is not None
+        again.close()
 
 
 def test_adopted_events_go_before_our_own_and_the_oldest_first(path: Path, open_spool: type[SpoolDirectory]) -> None:
@@ -284,7 +302,8 @@ def test_a_delay_goes_on_while_nobody_looks(
 ) -> None:
     """What is left of it is left; one that is over is over."""
     left(path, new(1, delay=100), new(2, delay=10))
-    later = sqlite3.connect(":memory:").execute("SELECT unixepoch()").fetchone()[0] + 40
+    with contextlib.closing(sqlite3.connect(":memory:")) as database:
+        later = database.execute("SELECT unixepoch()").fetchone()[0] + 40
     monkeypatch.setattr("streams_queue.resilient_queue.spool_file.time.time", lambda: later)
     directory = open_spool()
     directory.look()
