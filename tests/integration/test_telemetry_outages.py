@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -28,13 +29,37 @@ PROTOCOLS = ("grpc", "http")
 BOUND = 5.0
 
 
+@pytest.fixture
+def hanging_receiver() -> Iterator[Callable[[str], Receiver]]:
+    """Start a collector that takes what it is sent and does not answer; at the end it does.
+
+    A shutdown that cleanup did not wait for has ended then. The exporters draw their waits from the global random
+    generator, which a property test must have to itself.
+    """
+    before = set(threading.enumerate())
+    receivers: list[Receiver] = []
+
+    def start(protocol: str) -> Receiver:
+        receiver = RECEIVERS[protocol]()
+        receiver.received.answers.clear()
+        receivers.append(receiver)
+        return receiver
+
+    yield start
+    for receiver in receivers:
+        receiver.received.answers.set()
+    for thread in set(threading.enumerate()) - before:
+        if thread.name.startswith("streams_queue."):
+            thread.join(30)
+            assert not thread.is_alive(), thread
+    for receiver in receivers:
+        receiver.stop()
+
+
 @pytest.fixture(params=PROTOCOLS)
-def hanging(request: pytest.FixtureRequest) -> Iterator[Receiver]:
-    """A collector that takes what it is sent and does not answer until it is told to."""
-    started = RECEIVERS[request.param]()
-    started.received.answers.clear()
-    yield started
-    started.stop()
+def hanging(request: pytest.FixtureRequest, hanging_receiver: Callable[[str], Receiver]) -> Receiver:
+    """One that speaks this protocol."""
+    return hanging_receiver(request.param)
 
 
 @pytest.fixture
@@ -146,12 +171,11 @@ async def test_a_collector_that_is_not_there_costs_one_line(
 
 
 async def test_when_it_answers_again_the_counts_are_complete_and_one_line_says_so(
-    make_config: MakeConfig, caplog: pytest.LogCaptureFixture
+    hanging_receiver: Callable[[str], Receiver], make_config: MakeConfig, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Counters are totals: what could not be sent meanwhile is in the next export."""
     caplog.set_level(logging.INFO)
-    receiver = HttpReceiver()
-    receiver.received.answers.clear()
+    receiver = hanging_receiver("http")
     config = configured(make_config, receiver.endpoint, "http", timeout=0.2, sampling_ratio=0)
     queue = QueueFactory.create_queue(config)
     await queue.enqueue_many(events(5))
@@ -162,44 +186,39 @@ async def test_when_it_answers_again_the_counts_are_complete_and_one_line_says_s
     await wait_until(lambda: len(of_telemetry(caplog, receiver.endpoint)) == 2)
     await queue.enqueue(event(5))
     await queue.cleanup()
-    receiver.stop()
 
     assert [level for _, level in of_telemetry(caplog, receiver.endpoint)] == [logging.WARNING, logging.INFO]
     assert receiver.received.total("messaging.client.sent.messages") == 6
 
 
-async def test_a_hanging_collector_leaves_the_throughput_alone(make_config: MakeConfig) -> None:
+async def test_a_hanging_collector_leaves_the_throughput_alone(
+    hanging_receiver: Callable[[str], Receiver], make_config: MakeConfig
+) -> None:
     """Of two runs each, the better with it is no more than half as long again as the better without telemetry."""
-    receiver = HttpReceiver()
-    receiver.received.answers.clear()
+    receiver = hanging_receiver("http")
     on = configured(make_config, receiver.endpoint, "http", timeout=30, sampling_ratio=0.01)
     off = make_config(telemetry={"enabled": False})
     await work_through(off, 500)
     times = [(await work_through(off, 3000), await work_through(on, 3000)) for _ in range(2)]
-    receiver.stop()
 
     without, with_it = (min(column) for column in zip(*times, strict=True))
     assert with_it < 1.5 * without + 0.1
 
 
-@pytest.mark.parametrize("protocol", PROTOCOLS)
 async def test_a_program_ends_although_the_collector_hangs_and_cleanup_was_forgotten(
-    protocol: str, make_config: MakeConfig, programs: Programs
+    hanging: Receiver, make_config: MakeConfig, programs: Programs
 ) -> None:
     """The interpreter's end waits a bounded time, too."""
-    receiver = RECEIVERS[protocol]()
-    receiver.received.answers.clear()
-    config = configured(make_config, receiver.endpoint, protocol, timeout=30)
+    config = configured(make_config, hanging.endpoint, hanging.protocol, timeout=30)
     program = programs("telemetry_forgotten", config=config, forks=False)
     await program.until(1)
     began = time.monotonic()
     code = await program.ended(3 * BOUND)
     took = time.monotonic() - began
-    receiver.stop()
 
     assert code == 0, program.describe()
     # gRPC may notice the end before the program does.
-    assert program.errors in ([], [f"Telemetry (metrics) cannot be sent to {receiver.endpoint}; the queue goes on\n"])
+    assert program.errors in ([], [f"Telemetry (metrics) cannot be sent to {hanging.endpoint}; the queue goes on\n"])
     assert took < BOUND
 
 
