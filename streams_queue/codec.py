@@ -28,6 +28,9 @@ META_VERSION: Final = 2
 _UNREADABLE: Final = (ValueError, RecursionError, msgspec.MsgspecError)
 _CANNOT_ENCODE: Final = (TypeError, OverflowError, *_UNREADABLE)
 
+# Values of these come back as they are, whatever they are.
+_PLAIN_TYPES: Final = frozenset((int, bool, type(None)))
+
 _encode_json = msgspec.json.encode
 _decode_json = msgspec.json.decode
 
@@ -79,7 +82,8 @@ class JsonCodec:
             data = _encode_json(payload)
         except _CANNOT_ENCODE as error:
             _refuse(payload, error)
-        _check_size(data, self.max_bytes)
+        if len(data) > self.max_bytes:
+            _refuse_size(data, self.max_bytes)
         if not _comes_back_equal(payload, MAX_DEPTH):
             _refuse(payload)
         return data
@@ -115,7 +119,8 @@ class TypedCodec:
             returned = self._decoder.decode(data)
         except _CANNOT_ENCODE as error:
             raise EncodeError(_path_in(error), f"would not come back as it is ({type(error).__name__})") from None
-        _check_size(data, self.max_bytes)
+        if len(data) > self.max_bytes:
+            _refuse_size(data, self.max_bytes)
         if returned != payload:
             raise EncodeError(_first_difference(payload, returned), "would not come back equal")
         return data
@@ -135,14 +140,23 @@ class TypedCodec:
 
 def _comes_back_equal(container: Any, levels: int) -> bool:
     """Tell whether a dict or list holds only what JSON leaves as it is; subclasses would come back bare."""
+    # One loop for each of the two: this is where half the time of an enqueue goes.
     if type(container) is dict:
-        for key in container:
+        for key, value in container.items():
             if type(key) is not str:
                 return False
-        container = container.values()
+            kind = type(value)
+            if kind is str or kind in _PLAIN_TYPES:
+                continue
+            if kind is dict or kind is list:
+                if levels <= 1 or not _comes_back_equal(value, levels - 1):
+                    return False
+            elif kind is not float or not math.isfinite(value):
+                return False
+        return True
     for value in container:
         kind = type(value)
-        if kind is str or kind is int or kind is bool or value is None:
+        if kind is str or kind in _PLAIN_TYPES:
             continue
         if kind is dict or kind is list:
             if levels <= 1 or not _comes_back_equal(value, levels - 1):
@@ -227,9 +241,8 @@ def _shortened(text: str) -> str:
     return text if len(text) <= 100 else f"{text[:60]}…{text[-30:]}"
 
 
-def _check_size(data: bytes, max_bytes: int) -> None:
-    if len(data) > max_bytes:
-        raise MessageTooLarge(f"the payload is {len(data)} bytes; max_event_bytes is {max_bytes}")
+def _refuse_size(data: bytes, max_bytes: int) -> NoReturn:
+    raise MessageTooLarge(f"the payload is {len(data)} bytes; max_event_bytes is {max_bytes}")
 
 
 # --- decoding --------------------------------------------------------------------------------------------------------
