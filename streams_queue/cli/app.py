@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 
 from streams_queue.cli import dead, demo, doctor, enqueue, exit_codes, looking, worker
 from streams_queue.cli.output import print_error
+from streams_queue.cli.top.command import top
 from streams_queue.errors import StreamsQueueError
 
 
@@ -57,4 +58,5 @@ app.command("stats")(looking.stats)
 app.command("health")(looking.health)
 app.command("peek")(looking.peek)
 app.command("doctor")(doctor.doctor)
+app.command("top")(top)
 app.add_typer(dead.app, name="dead")

@@ -1,4 +1,4 @@
-"""The doctor on real servers: what is set up wrongly is named with its remedy, what is right gives it nothing to say."""
+"""The doctor on real servers: what is set up wrongly is named with its remedy, what is right gives it nothing."""
 
 from __future__ import annotations
 

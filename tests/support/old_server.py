@@ -1,4 +1,4 @@
-"""A server that answers as Redis 5.0 would, for which there is no package: a real one, with what came later taken away."""
+"""A server that answers as Redis 5.0 does, for which there is no package: a real one without what came later."""
 
 from __future__ import annotations
 
