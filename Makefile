@@ -14,6 +14,7 @@ SEED ?=
 PIP_FLAGS := -qq --disable-pip-version-check
 READY := $(VENV)/.ready
 SERVERS := valkey-8.1 redis-8.2 redis-6.2
+TESTED ?= valkey-9.1 $(SERVERS)
 SERVER_READY := $(SERVERS:%=.servers/%/.ready)
 PEERS := $(basename $(notdir $(wildcard benchmarks/peers/requirements/*.txt)))
 PEERS_READY := $(PEERS:%=.venv-peers/%/.ready) .venv-peers/streams_queue/.ready
@@ -77,7 +78,7 @@ test-lowest: ## run the tests with the lowest versions that pyproject.toml allow
 	  ARGS='$(LOWEST_TESTS) $(ARGS)' test
 
 test-servers: $(READY) $(SERVER_READY) ## run the tests that need a server on Valkey 9.1 and 8.1, Redis 8.2 and 6.2
-	@failed=; for server in valkey-9.1 $(SERVERS); do echo "--- $$server"; \
+	@failed=; for server in $(TESTED); do echo "--- $$server"; \
 	  STREAMS_QUEUE_TEST_SERVER=$$server $(VENV)/bin/python -m pytest -q -m 'not slow' $(SERVER_TESTS) $(ARGS) || failed+=" $$server"; \
 	  done; [ -z "$$failed" ] || { echo "failed on$$failed" >&2; exit 1; }
 
