@@ -324,7 +324,9 @@ def _state(run: Run, at: float) -> str:
 
 def _explanation(before: Run, after: Run, strikes: Strikes, lease: float) -> Fault | None:
     """Return the fault that made an event run again: its process ended, or could not renew for too long."""
-    ending = strikes.on(before.worker, before.handed, after.handed, (*ENDING, *FORGETTING))
+    # A failover that forgets an event's runs also forgets their count: the later run may have the lower one.
+    first, last = sorted((before.handed, after.handed))
+    ending = strikes.on(before.worker, first, last, (*ENDING, *FORGETTING))
     if ending:
         return ending[-1]
     start = min(before.handed, after.handed - lease) - PREFETCHED

@@ -184,6 +184,18 @@ def test_a_stopped_process_may_begin_late_what_others_have_finished() -> None:
     assert "unexplained duplicates" in found(told(worker=worker, others=late))
 
 
+def test_a_failover_may_forget_the_runs_of_an_event_and_their_count() -> None:
+    """What was enqueued, failed and finished on the old primary alone is sent again, and counted from one again."""
+    again = "h 4.9 p.0-0 4800-0 1\nb 4.9 p.0-0 4800-0\nf 5.0 p.0-0 4800-0"
+    worker = WORKER.replace("f 1.3 p.0-0 1000-0", "x 1.3 p.0-0 1000-0 FailureError") + again
+    others = {"v.0": "h 1.4 p.0-0 1000-9 2\nb 1.4 p.0-0 1000-9\nf 1.5 p.0-0 1000-9"}
+    failover = Fault(4, "sentinel_failover", [EVERYBODY], began=2.5, ended=4.5, hit=True)
+    verdict = check(told(worker=worker, others=others, faults=[failover]))
+    assert verdict.passed, verdict.violations
+    assert [each.fault for each in verdict.duplicates] == [4]
+    assert "unexplained duplicates" in found(told(worker=worker, others=others))
+
+
 def test_more_duplicates_than_a_worker_can_hold_are_found() -> None:
     """Each may be explained, all of them are not."""
     numbers = range(11)
