@@ -43,7 +43,7 @@ MOST_SHOWN = 20
 
 @dataclass
 class Recoveries:
-    """How long the events of killed workers waited until they had started elsewhere, in seconds.
+    """How long the events of killed workers waited until they were handed out elsewhere, in seconds.
 
     Attributes:
         kills: The longest wait of an event of each kill, by fault number.
@@ -396,7 +396,7 @@ def _recoveries(story: Story) -> Recoveries:
                 result.unmeasured += 1
             else:
                 alone = again.deliveries >= story.max_deliveries
-                (result.alone if alone else waits).append((again.started or again.handed) - kill.began)
+                (result.alone if alone else waits).append(again.handed - kill.began)
         if waits and _is_away(story.faults, kill.began, kill.began + max(waits)):
             result.server_away += 1
         elif waits:
@@ -435,14 +435,13 @@ def _next_run(kill: Fault, runs: list[Run]) -> Run | None:
 
 
 def _is_struck(kill: Fault, again: Run, held_at: list[Fault], strikes: Strikes) -> bool:
-    """Tell whether somebody who had claimed the event meanwhile was struck before it could begin."""
-    started = again.started or again.handed
+    """Tell whether somebody who had claimed the event meanwhile was struck before it could hand it out."""
     for other in held_at:
         looks = [other.began] if again.entry in (other.held or []) else []
         looks += [other.ended or OPEN] if again.entry in other.held_later else []
-        if any(kill.began < look < started for look in looks):
+        if any(kill.began < look < again.handed for look in looks):
             return True
-    return bool(strikes.against(again.worker, kill.began, started))
+    return bool(strikes.against(again.worker, kill.began, again.handed))
 
 
 def _is_away(faults: Iterable[Fault], start: float, end: float) -> bool:
