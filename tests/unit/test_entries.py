@@ -275,7 +275,6 @@ def test_an_event_in_flight_shows_who_holds_it() -> None:
     assert gone == InFlightEvent("", ENTRY_ID, "", 1, 1700000000.123, 0.0, 0.0)
 
 
-
 @given(st.text(st.characters(codec="utf-8"), max_size=100))
 def test_a_digest_is_16_characters_that_the_script_can_take_apart(event_id: str) -> None:
     """Letters, digits, dash and underscore: nothing that separates the specials of a batch; always the same."""
