@@ -37,13 +37,11 @@ class Traffic:
         self._config = config
         self._random = random.Random(7)
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._run()))
-
-    def __enter__(self) -> Traffic:
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), daemon=True)
         self._thread.start()
-        return self
 
-    def __exit__(self, *_: object) -> None:
+    def end(self) -> None:
+        """Stop producing, and wait until the workers have stopped."""
         self._ended.set()
         self._thread.join()
 
@@ -94,9 +92,10 @@ def main() -> None:
     config = redis_config(server.url, max_size=1000, retry_policy={"max_retries": 1, "base_delay": 0.5}, lease=15.0)
     try:
         with tempfile.TemporaryDirectory() as folder, serving(Path(folder), config) as dashboard, chromium() as browser:
-            with Traffic(config):
-                time.sleep(SECONDS)
-                _draw(browser, dashboard.url)
+            traffic = Traffic(config)
+            time.sleep(SECONDS)
+            _draw(browser, dashboard.url)
+            traffic.end()
     finally:
         server.stop()
 

@@ -28,7 +28,12 @@ AXE = Path(__file__).resolve().parents[1] / "browser" / "axe-core" / "axe.min.js
 WAIT = 30.0
 _AXE_RUN = """
 const done = arguments[arguments.length - 1];
-axe.run({runOnly: ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]}).then((found) => done(found.violations), (error) => done([String(error)]));
+axe.run({runOnly: ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]})
+  .then((found) => done(found.violations), (error) => done([String(error)]));
+"""
+_FOCUSED = """
+const e = document.activeElement;
+return e.id || `${e.tagName.toLowerCase()}:${e.ariaLabel ?? e.innerText}`;
 """
 
 
@@ -62,7 +67,7 @@ class Browser:
         return self.driver.find_elements(By.CSS_SELECTOR, selector)
 
     def text(self, selector: str) -> str:
-        """Return what an element says now, in one step, so that it cannot be replaced meanwhile; "" if it is not there."""
+        """Return what an element says now, "" if it is not there; in one step, so that it cannot go meanwhile."""
         script = "const found = document.querySelector(arguments[0]); return found ? found.innerText : '';"
         return str(self.driver.execute_script(script, selector))
 
@@ -91,8 +96,7 @@ class Browser:
 
     def focused(self) -> str:
         """Return the id of the element that has the focus; of one without, what it is and says."""
-        script = "const e = document.activeElement; return e.id || `${e.tagName.toLowerCase()}:${e.ariaLabel ?? e.innerText}`;"
-        return str(self.run(script))
+        return str(self.run(_FOCUSED))
 
     def errors(self) -> list[str]:
         """Return what the browser complained of since this was last asked."""
