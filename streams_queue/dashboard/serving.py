@@ -18,7 +18,8 @@ logger = logging.getLogger(__name__)
 
 _MOST_CONNECTIONS = 256
 _MOST_HEADER_BYTES = 16 * 1024
-_GRACE = 3
+_GRACE = 10
+"""Seconds for answers that are under way; streams end with the next look."""
 
 
 def serve(queue: RedisEventQueue, address: str, port: int, access: Access, *, root_path: str = "") -> None:
