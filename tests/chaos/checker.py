@@ -26,8 +26,9 @@ SILENCING = (
 FORGETTING = ("sentinel_failover", "primary_kill")
 # Faults after which a consumer may learn late what it has been handed.
 CONFUSING = (*SILENCING, "client_kill", "swallowed_read_reply", "swallowed_settle_reply", "memory_squeeze")
-# Renewals go out every third of a lease: silence that lasts for less than the rest of one costs no lease.
-ENOUGH_SILENCE = 2 / 3
+# Renewals go out every third of a lease; one without an answer is waited for a quarter, and the next one follows within
+# an eighth. Silence that lasts for less than what is left of a lease then costs none.
+ENOUGH_SILENCE = 1 - 1 / 3 - 1 / 4 - 1 / 8
 # How long after a fault its consequences may still come: a reader looks once more when its old read has ended.
 AFTERMATH = 8.0
 # How long an event may lie prefetched before it is handed out, and a reply in the socket of a process that reads late.
