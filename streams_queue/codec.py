@@ -138,7 +138,7 @@ class TypedCodec:
 # --- JSON payloads: the fast check, and the slow one that says what is wrong -----------------------------------------
 
 
-def _comes_back_equal(container: Any, levels: int) -> bool:
+def _comes_back_equal(container: Any, levels: int) -> bool:  # noqa: C901 - see below
     """Tell whether a dict or list holds only what JSON leaves as it is; subclasses would come back bare."""
     # One loop for each of the two: this is where half the time of an enqueue goes.
     if type(container) is dict:

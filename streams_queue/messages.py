@@ -119,6 +119,56 @@ class WaitingEvent:
 
 
 @dataclass(frozen=True, slots=True)
+class Consumer:
+    """Somebody who takes events, as the server knows them.
+
+    Attributes:
+        name: `<host>-<pid>-<random>`, new at each start.
+        in_flight: How many events it holds, prefetched ones included.
+        idle: Seconds since the server last heard of it.
+    """
+
+    name: str
+    in_flight: int
+    idle: float
+
+
+@dataclass(frozen=True, slots=True)
+class InFlightEvent:
+    """An event that was handed out and is not settled.
+
+    Attributes:
+        event_id: The event's own id; empty if the entry had none, or is gone.
+        entry_id: The stream entry.
+        consumer: The name of the one that holds it.
+        deliveries: How often it has been handed out, this time included.
+        enqueued_at: When this entry was added, seconds since the epoch, by the server's clock.
+        age: Seconds since then.
+        idle: Seconds since it was handed out or its lease was last renewed.
+        payload: The event, where it was asked for; None if it could not be decoded (see `raw`).
+        raw: The entry's fields as they are stored; without the payload where that was not asked for.
+    """
+
+    event_id: str
+    entry_id: str
+    consumer: str
+    deliveries: int
+    enqueued_at: float
+    age: float
+    idle: float
+    payload: Any = None
+    raw: Mapping[str, bytes] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class InFlight:
+    """One look at who holds what: all consumers of the group, and the events in flight, oldest entries first."""
+
+    consumers: tuple[Consumer, ...]
+    events: tuple[InFlightEvent, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class QueueStats:
     """One consistent look at a queue.
 

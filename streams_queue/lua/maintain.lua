@@ -11,9 +11,10 @@
 --       entries that were deleted behind the group's back, buried {event id, ...}, promoted, refused by full dead letters,
 --       1 if entries of this consumer have expired that it did not disown (their delivery was lost on the way, if it
 --       does not know them), disowned entries that are not pending for it any more}
--- Cost: O(due events, at most 200) + one scan of the pending entries per sweep interval and fleet; once after the clock was
+-- Cost: O(due events, at most 200) + one scan of the pending entries per fleet and sweep interval, or 10 s per million of them if that is longer; once after the clock was
 --       set back O(pending entries)
 -- Idempotent: no; a lost reply leaves claimed entries pending, and `adopt` finds them
+local SWEPT_PER_MS = 100
 local stream, delayed, dead, stats = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local group, consumer = ARGV[1], ARGV[2]
 local lease, slots, idle_hands = tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5] == '1'
@@ -24,7 +25,7 @@ local alive, hold = pulse_of(stats)
 local state = redis.call('HMGET', stats, 'swept_ms', 'pruned_ms', 'paused')
 local due = redis.call('ZRANGEBYSCORE', delayed, '-inf', time_ms(), 'LIMIT', 0, 200)
 redis.call('XLEN', dead)
-redis.call('XPENDING', stream, group)
+local pending_count = redis.call('XPENDING', stream, group)[1]
 local now = time_ms()
 local swept, pruned = moment(state[1]), moment(state[2]) or 0
 hold = leave_pulse(stats, alive, hold, now, lease)
@@ -117,7 +118,9 @@ if redis.call('HDEL', stats, 'set_back') == 1 then
   deliver_now()
 end
 
-local open = ARGV[7] == '1' or not swept or now - swept >= tonumber(ARGV[6]) or swept > now
+-- A sweep looks at everything that is pending. Where that is very much, it comes less often, and so costs no more.
+local interval = math.max(tonumber(ARGV[6]), pending_count / SWEPT_PER_MS)
+local open = ARGV[7] == '1' or not swept or now - swept >= interval or swept > now
 local swept_now = (slots > 0 or ARGV[13] == '1') and open and now >= hold
 if swept_now then
   local from, scanned = '-', 0

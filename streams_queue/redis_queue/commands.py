@@ -102,6 +102,15 @@ class Figures:
     refused: BackendError | None
 
 
+@dataclass(frozen=True, slots=True)
+class Held:
+    """Who holds what; see lua/in_flight.lua. Consumers: name, pending, idle in ms. Entries: id, holder, fields."""
+
+    now_ms: int
+    consumers: list[tuple[str, int, int]]
+    entries: list[tuple[str, tuple[str, int, int], list[bytes]]]
+
+
 class StreamCommands:
     """Speaks for one consumer of one queue.
 
@@ -349,6 +358,20 @@ class StreamCommands:
         keys = (self.keys.stream, self.keys.delayed)
         waiting, delayed = await self._run(link, "peek", keys, (self._settings.group, count), timeout=self.timeout)
         return [(entry[0].decode(), 0, entry[1]) for entry in waiting], [(float(due), flat) for due, flat in delayed]
+
+    async def in_flight(self, link: Link, count: int, *, first: str, payloads: bool) -> Held:
+        """Return all consumers, and at most `count` pending entries from `first` (`-`: the oldest) on."""
+        args = (self._settings.group, first, count, int(payloads))
+        reply = await self._run(link, "in_flight", (self.keys.stream,), args, timeout=self.timeout)
+        now_ms, consumers, entries = reply
+        return Held(
+            now_ms,
+            [(_word(name), pending, idle_ms) for name, pending, idle_ms in consumers],
+            [
+                (entry_id.decode(), (_word(name), idle_ms, deliveries), flat)
+                for entry_id, name, idle_ms, deliveries, flat in entries
+            ],
+        )
 
     def list_dead(self, count: int, after: str | None) -> Command:
         """Return the command that lists dead letters, oldest first."""

@@ -13,7 +13,7 @@ from typing import Any
 from streams_queue.codec import PLAIN_META, Codec, Meta, decode_meta
 from streams_queue.compression import CannotExpandError, expand
 from streams_queue.errors import DecodeError, MessageTooLarge
-from streams_queue.messages import DeadLetter, Delivery, WaitingEvent
+from streams_queue.messages import DeadLetter, Delivery, InFlightEvent, WaitingEvent
 
 # The end of the year 9999: a calendar and an operator's terminal go no further, the ids and scores of others do.
 _LAST_MS = 253_402_300_799_000
@@ -167,6 +167,34 @@ def read_delayed(due_ms: float, flat: Sequence[bytes], codec: Codec) -> WaitingE
         state="delayed",
         due_at=_seconds(due_ms),
         deliveries=_earlier_deliveries(fields),
+    )
+
+
+def read_in_flight(
+    entry_id: str, holder: tuple[str, int, int], flat: Sequence[bytes], codec: Codec, *, now_ms: int
+) -> InFlightEvent:
+    """Turn a pending entry into what an operator looks at.
+
+    Args:
+        entry_id: The stream's id.
+        holder: The consumer, the milliseconds since it was handed out or renewed, and the delivery count.
+        flat: Names and values as they are stored; without the payload, or without anything if the entry is gone.
+        codec: Reads the payload.
+        now_ms: By the server's clock.
+    """
+    consumer, idle_ms, count = holder
+    fields = fields_of(flat)
+    added_ms = milliseconds_of(entry_id)
+    return InFlightEvent(
+        event_id=_text(fields.get("id")),
+        entry_id=entry_id,
+        consumer=consumer,
+        deliveries=_earlier_deliveries(fields) + count,
+        enqueued_at=_seconds(added_ms),
+        age=max(0, now_ms - added_ms) / 1000,
+        idle=max(0, idle_ms) / 1000,
+        payload=_payload_or_none(fields, codec),
+        raw=fields,
     )
 
 

@@ -21,6 +21,9 @@ from streams_queue.redis_queue.reader import Reader
 logger = logging.getLogger(__name__)
 
 SWEEP_INTERVAL = 0.8
+# With a short lease, so that what a crash left starts again soon after it: where the last one to sweep was the one that
+# crashed, two intervals may pass.
+_SWEEPS_PER_LEASE = 8
 
 
 class Maintenance:
@@ -33,7 +36,7 @@ class Maintenance:
         self._leases = leases
         self._reader = reader
         self._observers = observers
-        self._interval = min(SWEEP_INTERVAL, settings.lease / 4)
+        self._interval = min(SWEEP_INTERVAL, settings.lease / _SWEEPS_PER_LEASE)
         self._prune_after = max(300.0, 10 * settings.lease)
         self._drain_for = max(1.0, settings.lease)
         self._more = False

@@ -12,10 +12,16 @@ from typing import Any
 from streams_queue.codec import Codec
 from streams_queue.config import Settings
 from streams_queue.errors import BackendError, UsageError
-from streams_queue.messages import DeadLetter, QueueStats, WaitingEvent
+from streams_queue.messages import Consumer, DeadLetter, InFlight, QueueStats, WaitingEvent
 from streams_queue.redis_client import passes
 from streams_queue.redis_queue.commands import Figures
-from streams_queue.redis_queue.entries import milliseconds_of, read_dead_letter, read_delayed, read_waiting
+from streams_queue.redis_queue.entries import (
+    milliseconds_of,
+    read_dead_letter,
+    read_delayed,
+    read_in_flight,
+    read_waiting,
+)
 from streams_queue.redis_queue.session import Session
 from streams_queue.redis_queue.size import LocalSize
 
@@ -110,6 +116,22 @@ class Operations:
         waiting, delayed = await self._retry(lambda: session.commands.peek(session.channel.requests, count))
         seen = [read_waiting(entry_id, flat, self._codec) for entry_id, _, flat in waiting]
         return seen + [read_delayed(due_ms, flat, self._codec) for due_ms, flat in delayed]
+
+    async def in_flight(self, count: int, first: str | None, *, payloads: bool) -> InFlight:
+        """Return all consumers, and events in flight from the entry `first` on. Redis: 1 round trip."""
+        session = self._session()
+        held = await self._retry(
+            lambda: session.commands.in_flight(
+                session.channel.requests, count, first="-" if first is None else first, payloads=payloads
+            )
+        )
+        return InFlight(
+            consumers=tuple(Consumer(name, pending, idle_ms / 1000) for name, pending, idle_ms in held.consumers),
+            events=tuple(
+                read_in_flight(entry_id, holder, flat, self._codec, now_ms=held.now_ms)
+                for entry_id, holder, flat in held.entries
+            ),
+        )
 
     async def dead_letters(self, count: int, after: str | None) -> list[DeadLetter]:
         """Return dead letters, oldest first. Redis: 1 round trip."""

@@ -27,7 +27,7 @@ from streams_queue.codec import (
 from streams_queue.compression import check_compression
 from streams_queue.config import MEMORY_REQUIRES, REDIS_REQUIRES, Settings, load_config
 from streams_queue.errors import BackendError, ConfigError, LeaseLost, NotDurable, QueueClosed, UsageError
-from streams_queue.messages import DeadLetter, Delivery, QueueStats, Receipt, ReceiptStatus, WaitingEvent
+from streams_queue.messages import DeadLetter, Delivery, InFlight, QueueStats, Receipt, ReceiptStatus, WaitingEvent
 from streams_queue.observer import Observer, Observers
 from streams_queue.redis_client import Endpoint, endpoint_from_client, endpoint_from_url
 from streams_queue.redis_queue.leases import Lease, Stage
@@ -456,6 +456,18 @@ class RedisEventQueue:
     async def peek(self, count: int = 10) -> list[WaitingEvent]:
         """Look at the next waiting events and then the next due delayed ones, without taking them."""
         return await self._operations.peek(count)
+
+    async def in_flight(self, count: int = 100, *, first: str | None = None, payloads: bool = False) -> InFlight:
+        """Look at who holds what: all consumers, and at most `count` events in flight, oldest entries first.
+
+        Redis: 1 round trip. Raises BackendError.
+
+        Args:
+            count: At least 1.
+            first: The entry id from which on events are listed; None: the oldest one.
+            payloads: Whether to fetch and decode the payloads, too.
+        """
+        return await self._operations.in_flight(count, first, payloads=payloads)
 
     async def dead_letters(self, count: int = 100, *, after: str | None = None) -> list[DeadLetter]:
         """List dead letters, oldest first; `after` is the dead_id of the last one seen."""

@@ -274,6 +274,20 @@ def make_tracer(settings: TelemetrySettings, outage: Outage, name: str, version:
     return LightTracer(outbox.add, outbox.shutdown, _resource(settings), InstrumentationScope(name, version))
 
 
+class _HashedOnce(Resource):
+    """A resource whose hash is known: the SDK's writes itself as JSON for every span that is sent."""
+
+    def __init__(self, given: Resource) -> None:
+        super().__init__(given.attributes, given.schema_url)
+        self._hash = super().__hash__()
+
+    def __eq__(self, other: object) -> bool:
+        return self is other or super().__eq__(other)
+
+    def __hash__(self) -> int:
+        return self._hash
+
+
 def _resource(settings: TelemetrySettings) -> Resource:
     """Return what tells this process from others: without an instance id, ten workers would overwrite each other."""
     given = os.environ.get(OTEL_RESOURCE_ATTRIBUTES, "")
@@ -284,7 +298,7 @@ def _resource(settings: TelemetrySettings) -> Resource:
         attributes[SERVICE_NAME] = _DEFAULT_SERVICE
     if f"{SERVICE_INSTANCE_ID}=" not in given:
         attributes[SERVICE_INSTANCE_ID] = str(uuid.uuid4())
-    return Resource.create(attributes)
+    return _HashedOnce(Resource.create(attributes))
 
 
 def exporter_class(signal: Signal, settings: TelemetrySettings) -> Callable[..., Any]:

@@ -26,8 +26,9 @@ SILENCING = (
 FORGETTING = ("sentinel_failover", "primary_kill")
 # Faults after which a consumer may learn late what it has been handed.
 CONFUSING = (*SILENCING, "client_kill", "swallowed_read_reply", "swallowed_settle_reply", "memory_squeeze")
-# Renewals go out every third of a lease: silence that lasts for less than the rest of one costs no lease.
-ENOUGH_SILENCE = 2 / 3
+# Renewals go out every third of a lease; one without an answer is waited for a quarter, and the next one follows within
+# an eighth. Silence that lasts for less than what is left of a lease then costs none.
+ENOUGH_SILENCE = 1 - 1 / 3 - 1 / 4 - 1 / 8
 # How long after a fault its consequences may still come: a reader looks once more when its old read has ended.
 AFTERMATH = 8.0
 # How long an event may lie prefetched before it is handed out, and a reply in the socket of a process that reads late.
@@ -43,7 +44,7 @@ MOST_SHOWN = 20
 
 @dataclass
 class Recoveries:
-    """How long the events of killed workers waited until they had started elsewhere, in seconds.
+    """How long the events of killed workers waited until they were handed out elsewhere, in seconds.
 
     Attributes:
         kills: The longest wait of an event of each kill, by fault number.
@@ -324,7 +325,9 @@ def _state(run: Run, at: float) -> str:
 
 def _explanation(before: Run, after: Run, strikes: Strikes, lease: float) -> Fault | None:
     """Return the fault that made an event run again: its process ended, or could not renew for too long."""
-    ending = strikes.on(before.worker, before.handed, after.handed, (*ENDING, *FORGETTING))
+    # A failover that forgets an event's runs also forgets their count: the later run may have the lower one.
+    first, last = sorted((before.handed, after.handed))
+    ending = strikes.on(before.worker, first, last, (*ENDING, *FORGETTING))
     if ending:
         return ending[-1]
     start = min(before.handed, after.handed - lease) - PREFETCHED
@@ -394,7 +397,7 @@ def _recoveries(story: Story) -> Recoveries:
                 result.unmeasured += 1
             else:
                 alone = again.deliveries >= story.max_deliveries
-                (result.alone if alone else waits).append((again.started or again.handed) - kill.began)
+                (result.alone if alone else waits).append(again.handed - kill.began)
         if waits and _is_away(story.faults, kill.began, kill.began + max(waits)):
             result.server_away += 1
         elif waits:
@@ -433,14 +436,13 @@ def _next_run(kill: Fault, runs: list[Run]) -> Run | None:
 
 
 def _is_struck(kill: Fault, again: Run, held_at: list[Fault], strikes: Strikes) -> bool:
-    """Tell whether somebody who had claimed the event meanwhile was struck before it could begin."""
-    started = again.started or again.handed
+    """Tell whether somebody who had claimed the event meanwhile was struck before it could hand it out."""
     for other in held_at:
         looks = [other.began] if again.entry in (other.held or []) else []
         looks += [other.ended or OPEN] if again.entry in other.held_later else []
-        if any(kill.began < look < started for look in looks):
+        if any(kill.began < look < again.handed for look in looks):
             return True
-    return bool(strikes.against(again.worker, kill.began, started))
+    return bool(strikes.against(again.worker, kill.began, again.handed))
 
 
 def _is_away(faults: Iterable[Fault], start: float, end: float) -> bool:

@@ -141,14 +141,15 @@ class Producer:
             return [j.HELD if held else j.FULL]
         ids = names if self._part.named else None
         return [
-            word_for(receipt) for receipt in await self._queue.enqueue_many(payloads, event_ids=ids, delay=load.delay)
+            word_for(receipt, delayed=load.delay > 0)
+            for receipt in await self._queue.enqueue_many(payloads, event_ids=ids, delay=load.delay)
         ]
 
 
-def word_for(receipt: Receipt) -> str:
-    """Write a receipt as one word."""
+def word_for(receipt: Receipt, *, delayed: bool) -> str:
+    """Write a receipt as one word; what a fallback holds itself, it may hold a second time until Redis has it."""
     if receipt.status == "accepted":
-        return receipt.entry_id or j.DELAYED
+        return receipt.entry_id or (j.DELAYED if delayed else j.HELD)
     return j.DUPLICATE if receipt.held else j.FULL
 
 

@@ -166,7 +166,7 @@ def _reasons(report: Report) -> Counter[str]:
 
 
 def recovery_figures(report: Report) -> dict[str, float | int]:
-    """Return how long the events of killed workers waited until all had started elsewhere, in seconds."""
+    """Return how long the events of killed workers waited until all were handed out elsewhere, in seconds."""
     waits = report.recoveries.values()
     parts = [part.verdict.recoveries for part in report.parts]
     events = [wait for each in parts for wait in each.events]

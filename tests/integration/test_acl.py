@@ -108,6 +108,7 @@ async def operate(queue: RedisEventQueue) -> None:
     await queue.enqueue(event(5), delay=60)
     await queue.enqueue(event(6))
     assert len(await queue.peek()) == 2
+    assert [consumer.in_flight for consumer in (await queue.in_flight()).consumers] == [0]
     await queue.pause()
     await queue.resume()
     await queue.purge()

@@ -245,6 +245,22 @@ def test_the_gate_opens_after_the_interval(swept_ago_ms: int, swept: int, alone:
         assert abs((alone.stat("swept_ms") or 0) - alone.now_ms()) < 10_000
 
 
+@pytest.mark.parametrize(("swept_ago_ms", "swept"), [(INTERVAL_MS + 200, 0), (4_000, 1)])
+def test_the_more_is_pending_the_less_often_it_is_swept(swept_ago_ms: int, swept: int, alone: ScriptsAlone) -> None:
+    """300,000 entries, looked at every three seconds."""
+    left_by(alone, OTHER, "a")
+    fill = """
+        for _ = 1, 300000 do redis.call('XADD', KEYS[1], '*', 'id', 'e') end
+        redis.call('XREADGROUP', 'GROUP', ARGV[1], ARGV[2], 'COUNT', 300000, 'STREAMS', KEYS[1], '>')
+    """
+    alone.raw.eval(fill, 1, alone.keys.stream, GROUP, OTHER)
+    alone.raw.hset(alone.keys.stats, "swept_ms", alone.now_ms() - swept_ago_ms)
+
+    done = maintain(alone)
+
+    assert (done.swept, len(done.claimed)) == (swept, swept)
+
+
 def test_a_sweep_that_leaves_something_leaves_the_gate_open(alone: ScriptsAlone) -> None:
     """Everybody with a free slot may claim at once: not only who was there first, with a slow handler perhaps."""
     left_by(alone, OTHER, "a", "b", "c")

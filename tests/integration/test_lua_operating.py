@@ -1,4 +1,4 @@
-"""lua/peek, purge, purge_dead, redrive and stats: the operator's verbs, with the whole state after each."""
+"""lua/peek, in_flight, purge, purge_dead, redrive and stats: the operator's verbs, with the whole state after each."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.scripts_alone import GROUP, ME, ScriptsAlone, look
+from tests.support.scripts_alone import GROUP, ME, OTHER, ScriptsAlone, look
 
 pytestmark = pytest.mark.integration
 
@@ -54,6 +54,54 @@ def test_peek_at_a_queue_that_was_never_used(alone: ScriptsAlone) -> None:
     """No stream, no group: nothing to see, and no error."""
     alone.raw.delete(alone.keys.stream)
     assert alone.run("peek", GROUP, 10) == [[], []]
+
+
+# --- in_flight ---
+
+
+@pytest.mark.parametrize(
+    ("first", "limit", "found"),
+    [(0, 9, "a b c"), (0, 2, "a b"), (1, 9, "b c"), (2, 1, "c")],
+)
+def test_in_flight_shows_who_holds_what(first: int, limit: int, found: str, alone: ScriptsAlone) -> None:
+    """All consumers, and entries from a given one on with their holder, times and counts; nothing is renewed."""
+    alone.enqueue("a", "b", "c", "waits")
+    held = [*alone.read(2), *alone.read(1, OTHER)]
+    alone.raw.xgroup_createconsumer(alone.keys.stream, GROUP, "rests")
+    alone.claim(held[1], ME, idle_ms=60_000, count=3)
+    before, dump = alone.now_ms(), alone.dump()
+
+    now, consumers, entries = alone.run("in_flight", GROUP, held[first] if first else "-", limit, 0)
+
+    assert before <= now <= alone.now_ms()
+    assert sorted((name, pending) for name, pending, _ in consumers) == [(b"me", 2), (b"other", 1), (b"rests", 0)]
+    assert all(0 <= idle < 60_000 for _, _, idle in consumers)
+    assert [fields[1] for *_, fields in entries] == found.encode().split()
+    holders = {b"a": (b"me", 1), b"b": (b"me", 3), b"c": (b"other", 1)}
+    for entry_id, name, idle, count, fields in entries:
+        assert fields == [b"id", fields[1], b"meta", b'{"v":1}']
+        assert (name, count) == holders[fields[1]]
+        assert entry_id.decode() == held["abc".index(fields[1].decode())]
+        assert (idle >= 60_000) is (fields[1] == b"b")
+    assert alone.dump() == dump
+
+
+def test_in_flight_brings_payloads_where_they_are_asked_for(alone: ScriptsAlone) -> None:
+    """All fields then, in their order; none for an entry that was deleted behind the queue's back."""
+    alone.enqueue("a", "b")
+    _, gone = alone.read(2)
+    alone.raw.xdel(alone.keys.stream, gone)
+    _, _, entries = alone.run("in_flight", GROUP, "-", 9, 1)
+    assert entries[0][4] == [b"id", b"a", b"payload", b'{"n": "a"}', b"meta", b'{"v":1}']
+    assert (entries[1][0].decode(), entries[1][4]) == (gone, [])
+
+
+@pytest.mark.parametrize("group", [GROUP, "nobody"])
+def test_in_flight_without_a_group(group: str, alone: ScriptsAlone) -> None:
+    """No stream, or no group of ours: nobody holds anything, and no error."""
+    if group == GROUP:
+        alone.raw.delete(alone.keys.stream)
+    assert alone.run("in_flight", group, "-", 9, 1)[1:] == [[], []]
 
 
 # --- purge ---

@@ -24,6 +24,7 @@ ARGUMENTS: dict[str, Callable[[str], tuple[Any, ...]]] = {
         *("x", "{}", "{}", "y", "{}", "{}"),
     ),
     "extend": lambda held: (GROUP, ME, 1000, held, 1),
+    "in_flight": lambda held: (GROUP, "-", 10, 1),
     "leave": lambda held: (GROUP, "idle"),
     "maintain": lambda held: (GROUP, ME, 1000, 10, 1, 0, 1, 4, *LIMITS, 1000, 0, 0),
     "nack": lambda held: (GROUP, ME, held, 1, 1000, 1),
@@ -38,6 +39,7 @@ ARGUMENTS: dict[str, Callable[[str], tuple[Any, ...]]] = {
 }
 # `leave` deletes its producer's record whatever it is.
 INDIFFERENT = {("leave", "producer")}
+READS_ONLY = {"dead_ids", "in_flight", "open", "peek", "stats"}
 PLACES = [
     pytest.param(name, key, id=f"{name}-{key}")
     for name, keys in SCRIPT_KEYS.items()
@@ -79,7 +81,7 @@ def test_a_key_of_another_type_stops_a_script_before_its_first_write(
     assert key == "stream" or alone.pending()[held][2] >= 30_000
 
 
-@pytest.mark.parametrize("name", [name for name in SCRIPT_KEYS if name not in {"dead_ids", "open", "peek", "stats"}])
+@pytest.mark.parametrize("name", [name for name in SCRIPT_KEYS if name not in READS_ONLY])
 def test_the_same_arguments_write_when_all_types_are_right(name: str, alone: ScriptsAlone, held: str) -> None:
     """What the tests above call unchanged is not unchanged by chance."""
     before = alone.dump()

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import redis.asyncio
 
+from streams_queue.messages import InFlight
 from tests.conftest import MakeQueue
 from tests.support.builders import Keys, events
 from tests.support.waiting import wait_until
@@ -38,6 +39,25 @@ async def test_length_and_pending_tell_what_waits(
     await queue.ack(first, second)
     length, _, _ = await figures(raw, keys)
     assert length == 3
+
+
+async def test_in_flight_tells_who_holds_what(make_redis_queue: MakeQueue) -> None:
+    """An operator's queue, which takes nothing itself, sees the consumers and what they hold; `first` begins there."""
+    worker, operator = make_redis_queue(prefetch=0), make_redis_queue()
+    assert await operator.in_flight() == InFlight((), ())
+    await worker.enqueue_many(events(3), event_ids=["a", "b", "c"])
+    held = await worker.receive(1, timeout=5) + await worker.receive(1, timeout=5)
+
+    found = await operator.in_flight()
+    (consumer,) = found.consumers
+    assert consumer.in_flight == 2
+    assert [(each.event_id, each.entry_id, each.consumer, each.deliveries) for each in found.events] == [
+        (delivery.event_id, delivery.entry_id, consumer.name, 1) for delivery in held
+    ]
+    assert all(0 <= each.age < 60 and each.payload is None for each in found.events)
+
+    (second,) = (await operator.in_flight(1, first=held[1].entry_id, payloads=True)).events
+    assert (second.event_id, second.payload) == ("b", held[1].payload)
 
 
 async def test_a_consumers_pending_entries_are_renewed_while_it_lives(

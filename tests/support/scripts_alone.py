@@ -25,6 +25,7 @@ SCRIPT_KEYS = {
     "dead_letter": FOUR,
     "enqueue": (*FOUR, "producer"),
     "extend": ("stream", "stats"),
+    "in_flight": ("stream",),
     "leave": ("stream", "producer"),
     "maintain": FOUR,
     "nack": ("stream", "delayed", "stats"),

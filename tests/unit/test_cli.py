@@ -74,6 +74,15 @@ def test_the_demo_names_the_extra_that_brings_the_server() -> None:
     assert "streams-queue[embedded]" in done.stderr
 
 
+@pytest.mark.parametrize("missing", ["starlette", "uvicorn"])
+def test_the_dashboard_names_the_extra_that_it_needs(missing: str) -> None:
+    """The other commands do without it."""
+    done = main_without(missing, "dashboard", "--url", "redis://127.0.0.1:1")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.strip().endswith("pip install 'streams-queue[dashboard]'")
+    assert main_without(missing, "stats", "--help").returncode == 0
+
+
 @pytest.mark.parametrize(
     ("error", "exit_code"),
     [

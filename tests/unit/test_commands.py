@@ -16,6 +16,7 @@ from streams_queue.redis_queue.commands import (
     Adopted,
     BatchReply,
     Figures,
+    Held,
     Maintained,
     Opened,
     StreamCommands,
@@ -246,6 +247,17 @@ async def test_peek_tells_waiting_from_delayed(commands: StreamCommands) -> None
     """Due times come as text and become numbers."""
     link = FakeLink([[[b"1-1", [b"id", b"a"]]], [[b"1500.5", [b"id", b"b"]]]])
     assert await commands.peek(link, 9) == ([("1-1", 0, [b"id", b"a"])], [(1500.5, [b"id", b"b"])])
+
+
+async def test_what_is_in_flight_has_names(commands: StreamCommands) -> None:
+    """Names and ids become text; the fields stay as they are."""
+    entry = [b"1-1", b"me", 70, 2, [b"id", b"a"]]
+    link = FakeLink([1234, [[b"me", 1, 60]], [entry]])
+    found = await commands.in_flight(link, 9, first="-", payloads=False)
+    assert found == Held(1234, [("me", 1, 60)], [("1-1", ("me", 70, 2), [b"id", b"a"])])
+    assert (link.keys, link.args) == ([KEYS.stream], ["processors", "-", 9, 0])
+    await commands.in_flight(link, 1, first="1-1", payloads=True)
+    assert link.args == ["processors", "1-1", 1, 1]
 
 
 async def test_the_operators_verbs_take_ids_and_limits(commands: StreamCommands) -> None:

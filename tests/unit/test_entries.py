@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streams_queue.codec import JsonCodec, Meta, encode_meta
-from streams_queue.messages import DeadLetter, Delivery, WaitingEvent
+from streams_queue.messages import DeadLetter, Delivery, InFlightEvent, WaitingEvent
 from streams_queue.redis_queue.entries import (
     Broken,
     Newer,
@@ -24,6 +24,7 @@ from streams_queue.redis_queue.entries import (
     read_dead_letter,
     read_delayed,
     read_entry,
+    read_in_flight,
     read_waiting,
     shown_id,
 )
@@ -262,6 +263,16 @@ def test_events_that_wait_show_what_can_be_read(fields: dict[str, bytes], payloa
 
 
 # --- ids ---
+
+
+def test_an_event_in_flight_shows_who_holds_it() -> None:
+    """Deliveries are those of all entries; ages are the server's, and never below 0."""
+    found = read_in_flight(ENTRY_ID, ("me", 250, 2), entry(meta=b'{"v":1,"d":3}'), CODEC, now_ms=1700000002123)
+    raw = {"id": b"a", "payload": PAYLOAD, "meta": b'{"v":1,"d":3}'}
+    assert found == InFlightEvent("a", ENTRY_ID, "me", 5, 1700000000.123, 2.0, 0.25, {"n": 1}, raw)
+
+    gone = read_in_flight(ENTRY_ID, ("", -1, 1), [], CODEC, now_ms=0)
+    assert gone == InFlightEvent("", ENTRY_ID, "", 1, 1700000000.123, 0.0, 0.0)
 
 
 @given(st.text(st.characters(codec="utf-8"), max_size=100))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -107,3 +108,13 @@ def test_the_package_is_typed_and_brings_its_scripts() -> None:
     package = Path(streams_queue.__file__).parent
     assert (package / "py.typed").is_file()
     assert list((package / "lua").glob("*.lua"))
+
+
+def test_the_pages_assets_are_all_there() -> None:
+    """What the page names is in the package, and nothing that it does not name; licences go with what others wrote."""
+    assets = Path(streams_queue.__file__).parent / "dashboard" / "assets"
+    pages = [page.read_text(encoding="utf-8") for page in assets.glob("*.html")]
+    named = {name for page in pages for name in re.findall(r'"assets/([^"]+)"', page)}
+    present = {file.name for file in assets.iterdir()}
+    assert present == named | {"index.html", "login.html", "uPlot.LICENSE.txt"}
+    assert not [page for page in pages if re.search(r"https?:|<style|style=|\son[a-z]+=|<script>", page)]

@@ -1,0 +1,68 @@
+"""`dashboard`: serve a web page on which a queue is watched and steered."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, cast
+
+import typer
+
+from streams_queue.cli.options import ConfigOption, EnvironmentOption, UrlOption, open_queue
+from streams_queue.cli.working import LOG_FORMAT, log_level_of
+from streams_queue.errors import MissingExtraError, UsageError
+
+if TYPE_CHECKING:
+    from streams_queue.redis_queue import RedisEventQueue
+
+TOKEN_VARIABLE = "STREAMS_QUEUE_DASHBOARD_TOKEN"  # noqa: S105 - the name of it
+
+_ROOT_PATH = re.compile(r"(/[A-Za-z0-9._~-]+)*")
+
+
+def dashboard(
+    *,
+    config: ConfigOption = None,
+    url: UrlOption = None,
+    environment: EnvironmentOption = None,
+    host: Annotated[str, typer.Option(help="The address to listen at; any but this machine's own needs a token.")] = (
+        "127.0.0.1"
+    ),
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8765,
+    token_file: Annotated[
+        Path | None, typer.Option(metavar="FILE", help=f"Holds the token; without it {TOKEN_VARIABLE} does, if set.")
+    ] = None,
+    allowed_host: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="A further name under which browsers reach the page; may be repeated."),
+    ] = None,
+    root_path: Annotated[
+        str, typer.Option(metavar="PREFIX", help="The path under which a proxy has the page, such as /queue.")
+    ] = "",
+    log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
+) -> None:
+    """Serve a web page on which the queue is watched and steered, until SIGTERM or Ctrl-C."""
+    try:
+        from streams_queue.dashboard.access import allow
+        from streams_queue.dashboard.serving import serve
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("The dashboard", "dashboard") from error
+    logging.basicConfig(level=log_level_of(log_level), format=LOG_FORMAT, stream=sys.stderr)
+    prefix = root_path.rstrip("/")
+    if not _ROOT_PATH.fullmatch(prefix):
+        raise UsageError(f"--root-path is a path such as /queue, not {root_path!r}")
+    access = allow(host, allowed_host or [], _token(token_file))
+    queue = cast("RedisEventQueue", open_queue(config, url, environment))
+    serve(queue, host, port, access, root_path=prefix)
+
+
+def _token(file: Path | None) -> str | None:
+    if file is None:
+        return os.environ.get(TOKEN_VARIABLE)
+    try:
+        return file.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeError) as error:
+        raise UsageError(f"The token's file {file} cannot be read ({type(error).__name__})") from error
