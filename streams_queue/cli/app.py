@@ -9,8 +9,9 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from streams_queue.cli import dashboard, dead, demo, enqueue, exit_codes, looking, worker
+from streams_queue.cli import dashboard, dead, demo, doctor, enqueue, exit_codes, looking, worker
 from streams_queue.cli.output import print_error
+from streams_queue.cli.top.command import top
 from streams_queue.errors import StreamsQueueError
 
 
@@ -56,5 +57,7 @@ app.command("enqueue")(enqueue.enqueue)
 app.command("stats")(looking.stats)
 app.command("health")(looking.health)
 app.command("peek")(looking.peek)
+app.command("doctor")(doctor.doctor)
+app.command("top")(top)
 app.command("dashboard")(dashboard.dashboard)
 app.add_typer(dead.app, name="dead")

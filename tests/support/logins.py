@@ -33,9 +33,8 @@ def shipped_rule(namespace: str, *, newest: bool = True) -> list[str]:
         newest: Take the file for servers from 7.2, not the one for all.
     """
     text = (CHECKOUT / "config" / "redis" / ("users-7.2.acl" if newest else "users.acl")).read_text("utf-8")
-    words = text.replace(SHIPPED_PASSWORD, PASSWORD).replace(f"{SHIPPED_NAMESPACE}:", f"{namespace}:").split()
-    assert words[:2] == ["user", SHIPPED_NAMESPACE]
-    return words[2:]
+    (line,) = (line for line in text.splitlines() if line.startswith(f"user {SHIPPED_NAMESPACE} "))
+    return line.replace(SHIPPED_PASSWORD, PASSWORD).replace(f"{SHIPPED_NAMESPACE}:", f"{namespace}:").split()[2:]
 
 
 def stands_before(front: int, port: int) -> None:
