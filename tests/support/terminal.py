@@ -90,7 +90,7 @@ class Terminal:
         """The lines as one text."""
         return "\n".join(self.display)
 
-    def wait_for(self, *texts: str, timeout: float = 30.0) -> str:
+    def wait_for(self, *texts: str, timeout: float = 60.0) -> str:
         """Wait until all texts are on the screen at once, and return what is on it."""
 
         def found() -> str:
@@ -116,7 +116,7 @@ class Terminal:
         """Send a signal to the program."""
         self._process.send_signal(number)
 
-    def ended(self, timeout: float = 30.0) -> int:
+    def ended(self, timeout: float = 60.0) -> int:
         """Wait for the end of the program and return its exit code."""
         return self._process.wait(timeout)
 
