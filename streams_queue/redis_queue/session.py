@@ -174,13 +174,16 @@ class Session:
         finally:
             self.is_over = True
             self._close_parts()
-            if ending := [*self.settlements.tasks(), *self.reader.tasks()]:
-                # What they had taken to send goes back first.
-                await asyncio.wait(ending, timeout=1.0)
-            self._pass_to_keeper()
-            await self.channel.close()
-            # Its error's traceback would keep alive whatever was cancelled together with it.
-            self._lifetime = None
+            try:
+                if ending := [*self.settlements.tasks(), *self.reader.tasks()]:
+                    # What they had taken to send goes back first.
+                    await asyncio.wait(ending, timeout=1.0)
+            finally:
+                # A dropped queue's end may be followed at once by that of the loop, which cancels this a second time.
+                self._pass_to_keeper()
+                await self.channel.close()
+                # Its error's traceback would keep alive whatever was cancelled together with it.
+                self._lifetime = None
 
     def _close_parts(self) -> None:
         self.producer.close()

@@ -71,19 +71,20 @@ class Reporter:
         try:
             return looking.result(_PATIENCE)
         except (StreamsQueueError, TimeoutError, concurrent.futures.CancelledError, RuntimeError) as error:
-            looking.cancel()
+            # It is not cancelled from here: where the loop has closed meanwhile, that would log a traceback.
             logger.debug("The figures of a queue are left out (%s)", error or type(error).__name__)
             return None
 
     async def _ask(self, queue: Queue) -> QueueStats | None:
         # What a resilient queue holds locally is a metric of its own; the queue that is shared is the server's.
         shared = _shared(queue)
-        if hasattr(shared, "may_report"):
-            self._holds_office = await shared.may_report(self._office)
-            if not self._holds_office:
-                return None
-        figures: QueueStats = await shared.stats()
-        return figures
+        async with asyncio.timeout(_PATIENCE):
+            if hasattr(shared, "may_report"):
+                self._holds_office = await shared.may_report(self._office)
+                if not self._holds_office:
+                    return None
+            figures: QueueStats = await shared.stats()
+            return figures
 
     async def give_up(self) -> None:
         """Let another process report from now on."""

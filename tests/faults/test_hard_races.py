@@ -135,6 +135,21 @@ async def test_the_last_event_is_acknowledged_although_the_queue_was_dropped_lon
     await wait_until(stored.empty, timeout=1.0)
 
 
+async def test_a_session_that_is_cancelled_twice_leaves_no_connection(proxy: FlakyProxy, make_config: Any) -> None:
+    """A queue is dropped, which ends its session, and at once the event loop ends, which cancels all tasks."""
+    from streams_queue import RedisEventQueue
+
+    queue = RedisEventQueue(make_config(proxy.url))
+    await queue.enqueue(event(0))
+    assert len(await queue.receive()) == 1
+    (session,) = (task for task in asyncio.all_tasks() if task.get_name() == "streams_queue.session")
+    session.cancel()
+    await asyncio.sleep(0)
+    session.cancel()
+    await asyncio.wait([session])
+    await wait_until(lambda: not proxy.connections())
+
+
 async def test_enqueue_that_waits_for_room_opens_nothing_after_cleanup(
     start_server: StartServer, make_config: Any
 ) -> None:

@@ -222,13 +222,11 @@ async def test_a_batch_of_unknown_fate_enters_whole_and_goes_first(make: Make, p
     assert await queue.enqueue(event(0))
     about = marker(1)
     if lost == "reply":
-        trap = proxy.swallow_reply(lambda request, _: about in b"".join(request))
+        trap = proxy.swallow_reply(lambda request, _: about in b"".join(request), then="refuse")
     else:
-        trap = proxy.hold_request(lambda request: about in b"".join(request))
-    calls = [asyncio.create_task(queue.enqueue(event(n))) for n in range(1, 5)]
-    assert await asyncio.to_thread(trap.hit.wait, 10)
-    proxy.refuse()
-    assert await asyncio.gather(*calls) == [True] * 4
+        trap = proxy.hold_request(lambda request: about in b"".join(request), then="refuse")
+    assert await asyncio.gather(*(queue.enqueue(event(n)) for n in range(1, 5))) == [True] * 4
+    assert trap.hit.is_set()
     assert await queue.enqueue(event(5))
     assert (await queue.check_health())["held_locally"] == 5
     proxy.restore()
@@ -240,11 +238,10 @@ async def test_a_batch_of_unknown_fate_survives_the_process(
     config: MakeConfig, make: Make, proxy: FlakyProxy, programs: Programs
 ) -> None:
     """Its reply was lost, its process is killed: the next one asks about it under the same producer and sequence."""
-    trap = proxy.swallow_reply(lambda request, _: marker(1) in b"".join(request))
+    trap = proxy.swallow_reply(lambda request, _: marker(1) in b"".join(request), then="refuse")
     program = programs("spool", config=config(proxy.url), numbers=[0, 1, 2])
-    assert await asyncio.to_thread(trap.hit.wait, 10)
-    proxy.refuse()
     assert await held(program) == 2
+    assert trap.hit.is_set()
     program.kill()
     queue = make()
     assert await queue.enqueue(event(3))
@@ -657,12 +654,10 @@ async def test_an_event_of_unknown_fate_that_cannot_be_kept_says_so(
 ) -> None:
     """Neither True nor False would be honest; the error names the fate and the directory."""
     queue = make(proxy.url)
-    trap = proxy.swallow_reply(lambda request, _: marker(1) in b"".join(request))
-    call = asyncio.create_task(queue.enqueue(event(1)))
-    assert await asyncio.to_thread(trap.hit.wait, 10)
-    proxy.refuse()
+    trap = proxy.swallow_reply(lambda request, _: marker(1) in b"".join(request), then="refuse")
     with pytest.raises(BackendTimeout, match=f"outcome is unknown.*{in_the_way}.*File exists"):
-        await call
+        await queue.enqueue(event(1))
+    assert trap.hit.is_set()
 
 
 async def test_a_full_disk_is_refused_and_what_was_accepted_before_is_there(

@@ -19,7 +19,7 @@ from typing import Any, Literal, TypeVar
 from tests.support.resp import Frames, is_push, request_args
 
 T = TypeVar("T")
-Then = Literal["close", "silence"]
+Then = Literal["close", "refuse", "silence"]
 How = Literal["reset", "fin"]
 Direction = Literal["both", "requests", "replies"]
 CHUNK = 1 << 20
@@ -32,7 +32,7 @@ class Trap:
 
     Attributes:
         matches: Called with the words of a request, and for a reply trap with the reply's bytes as well.
-        then: What becomes of the client's connection afterwards.
+        then: What becomes of the client's connection afterwards; with `refuse`, new ones are turned away from then on.
         request: What the trap closed on.
     """
 
@@ -286,7 +286,8 @@ class _Link:
         self._holding = True
         self.mute("both")
         trap.close_on(words, lambda: self._proxy._do(lambda: self._server.write(frame)))
-        if trap.then == "close":
+        if trap.then != "silence":
+            self._proxy._refusing |= trap.then == "refuse"
             self.drop("reset")
 
     def _forward(self, words: list[bytes], frame: bytes) -> None:
@@ -317,7 +318,8 @@ class _Link:
         self._proxy.counters["swallowed"] += 1
         self.mute("replies")
         trap.close_on(words)
-        if trap.then == "close":
+        if trap.then != "silence":
+            self._proxy._refusing |= trap.then == "refuse"
             self.drop("reset", everything=True)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import json
 import logging
@@ -9,6 +10,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -17,9 +19,10 @@ import pytest
 from streams_queue import EventQueue, QueueFactory, RedisEventQueue, ResilientQueue
 from streams_queue.config import TelemetrySettings, load_config
 from streams_queue.errors import BackendTimeout, ConfigError
-from streams_queue.telemetry import wanted
+from streams_queue.telemetry import reporter, wanted
 from streams_queue.telemetry.names import ACKED, COUNTERS, DURATION, HELD, HISTOGRAMS, LATENCY, LOST, QUEUE_GAUGES
 from streams_queue.telemetry.observer import Telemetry
+from streams_queue.telemetry.reporter import Reporter
 from streams_queue.telemetry.tally import Distribution, Tally
 from tests.support.builders import memory_config, queue_config
 from tests.support.processes import CHECKOUT, Programs
@@ -308,3 +311,33 @@ def test_an_operation_is_counted_with_its_error() -> None:
     }
     ((_, distribution),) = tally.distributions().items()
     assert distribution.snapshot().buckets == (0, 1, 0, 0, 0, 0, 1)
+
+
+def test_a_loop_that_closes_over_a_look_is_no_error(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The exporting thread gives up, and does not reach into a loop that is no more: that would log a traceback."""
+    monkeypatch.setattr(reporter, "_PATIENCE", 0.2)
+    loop = asyncio.new_event_loop()
+
+    class Endless(EventQueue):
+        async def stats(self) -> Any:
+            loop.stop()
+            await asyncio.get_running_loop().create_future()
+
+    queue = Endless(load_config(memory_config()))
+    looking = Reporter(load_config(memory_config()), 10)
+    looking.watch(queue, loop)
+    figures: list[Any] = []
+    thread = threading.Thread(target=lambda: figures.append(looking.figures()))
+    loop.call_soon(thread.start)
+    monkeypatch.setattr(Endless, "is_running", lambda _: True)
+    loop.run_forever()
+    left = asyncio.all_tasks(loop)
+    loop.close()
+    thread.join(30)
+
+    assert figures == [None]
+    assert [record for record in caplog.records if record.name == "concurrent.futures"] == []
+    for task in left:
+        task.get_coro().close()
