@@ -150,6 +150,7 @@ def test_probes_ask_where_the_worker_answers() -> None:
     found = container()
     (port,) = found["ports"]
     assert str(port["containerPort"]) == option(found["args"], "--metrics-port")
+    assert option(found["args"], "--metrics-host") == "0.0.0.0"
     asked = {name: found[name]["httpGet"] for name in ("readinessProbe", "startupProbe", "livenessProbe")}
     assert {probe["port"] for probe in asked.values()} == {port["name"]}
     assert [probe["path"] for probe in asked.values()] == ["/readyz", "/healthz", "/healthz"]
