@@ -243,4 +243,6 @@ def _ask_again(observer: Observer, name: str, *args: object) -> None:
 
 
 def _failed(method: str) -> None:
-    logger.error("An observer failed in %s; the queue goes on", method, exc_info=sys.exc_info())
+    logger.error(
+        "An observer failed in %s; the queue goes on", method, exc_info=sys.exc_info(), extra={"method": method}
+    )

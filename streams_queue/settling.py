@@ -189,6 +189,7 @@ class TaskSettler:
             "%s ended and returned an event that it took with dequeue; nobody can settle it now, so it stays leased. "
             "Use receive and ack to hand events to other tasks; the next dequeue of this helper raises",
             _name_of(task),
+            extra={"task": _name_of(task)},
         )
 
     def _give_back_orphans(self) -> None:

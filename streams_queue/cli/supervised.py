@@ -76,7 +76,7 @@ class Supervision:
             os._exit(0)
         worker, run, loop = self._running
         if not order and not self._done:
-            logger.warning("%s: the supervisor is gone", self._name)
+            logger.warning("%s: the supervisor is gone", self._name, extra={"worker": self._name})
         if order == STOP_NOW:
             with contextlib.suppress(RuntimeError):  # the loop is closed: it has ended by itself
                 loop.call_soon_threadsafe(run.cancel)

@@ -149,7 +149,7 @@ class Child:
 
     def _kill(self) -> None:
         if self._process.returncode is None:
-            logger.error("process %d does not end by itself; killing it", self.pid)
+            logger.error("process %d does not end by itself; killing it", self.pid, extra={"pid": self.pid})
             self._process.kill()
 
 
@@ -192,11 +192,19 @@ class Supervisor:
             ended = await self._run_one(task)
             if self._stopping.is_set() and ended.report.error is None:
                 if ended.exit_code != 0:
-                    logger.warning("%s %s while stopping", task.work.name, ended)
+                    logger.warning(
+                        "%s %s while stopping", task.work.name, ended, extra={"worker": task.work.name, "ended": ended}
+                    )
                 return
             match decide(ended, failures, jitter=random.random()):
                 case StartAgain(delay, failures):
-                    logger.warning("%s %s; starting another in %.1f s", task.work.name, ended, delay)
+                    logger.warning(
+                        "%s %s; starting another in %.1f s",
+                        task.work.name,
+                        ended,
+                        delay,
+                        extra={"worker": task.work.name, "ended": ended, "seconds": delay},
+                    )
                     await self._stopped_within(delay)
                 case EndAll() as failure:
                     self.failure = self.failure or failure
@@ -206,9 +214,11 @@ class Supervisor:
         try:
             child = await Child.start(task)
         except OSError as error:
-            logger.warning("%s cannot be started: %s", task.work.name, error)
+            logger.warning(
+                "%s cannot be started: %s", task.work.name, error, extra={"worker": task.work.name, "error": str(error)}
+            )
             return Ended(_NOT_STARTED, Report(), 0.0)
-        logger.info("%s is process %d", task.work.name, child.pid)
+        logger.info("%s is process %d", task.work.name, child.pid, extra={"worker": task.work.name, "pid": child.pid})
         self._children.add(child)
         if self._stopping.is_set():
             self._tell_to_stop(child)
@@ -227,7 +237,11 @@ class Supervisor:
         self._signals += 1
         if self._signals == 1:
             what = (number.name, len(self._children), self._shutdown_timeout)
-            logger.info("%s; running handlers in %d processes have %g s to finish", *what)
+            logger.info(
+                "%s; running handlers in %d processes have %g s to finish",
+                *what,
+                extra={"signal": number.name, "processes": len(self._children), "seconds": self._shutdown_timeout},
+            )
         self._stop()
 
     def _stop(self) -> None:

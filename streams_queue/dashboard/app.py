@@ -132,7 +132,7 @@ class Dashboard:
         asked = await _read(request, Login)
         if self._access.token is not None and not self._access.admits_token(asked.token):
             client = request.client.host if request.client else "somewhere"
-            logger.warning("Somebody at %s gave a wrong token to the dashboard", client)
+            logger.warning("Somebody at %s gave a wrong token to the dashboard", client, extra={"client": client})
             return refused(401, "That is not the token")
         answer = Response(status_code=204)
         answer.set_cookie(
@@ -230,7 +230,7 @@ class Dashboard:
         if not all(map(is_entry_id, asked.ids)):
             return refused(422, "ids must be those of dead letters")
         redriven = await self._queue.redrive(*asked.ids)
-        logger.info("%d dead letters put back, asked for in the dashboard", redriven)
+        logger.info("%d dead letters put back, asked for in the dashboard", redriven, extra={"events": redriven})
         return JSONResponse({"redriven": redriven, "dead": (await self._queue.stats()).dead})
 
     async def _flush(self, request: Request) -> Response:
@@ -238,7 +238,9 @@ class Dashboard:
         if asked.confirm != self._settings.name:
             return refused(422, "confirm must be the name of the queue")
         moved = await self._queue.purge()
-        logger.warning("%d events flushed to the dead letters, asked for in the dashboard", moved)
+        logger.warning(
+            "%d events flushed to the dead letters, asked for in the dashboard", moved, extra={"events": moved}
+        )
         stats = await self._queue.stats()
         return JSONResponse({"moved": moved, "left": stats.waiting + stats.delayed})
 

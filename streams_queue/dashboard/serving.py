@@ -61,7 +61,8 @@ def serve(queue: RedisEventQueue, address: str, port: int, access: Access, *, ro
         # Uvicorn raises the signal once more when it has ended: then there is nothing left to do.
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, end)
-        logger.info("The dashboard is at %s", _url(listening, root_path))
+        url = _url(listening, root_path)
+        logger.info("The dashboard is at %s", url, extra={"url": url})
         asyncio.run(server.serve([listening]))
 
 

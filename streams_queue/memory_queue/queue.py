@@ -357,7 +357,9 @@ class EventQueue:
     async def purge_dead(self, *dead_ids: str, who: str = "unknown") -> int:
         """Delete dead letters for good (all if no id is given); returns how many."""
         deleted = self._store.purge_dead(dead_ids or list(self._store.dead))
-        logger.warning("%d dead letters deleted for good, asked for by %s", deleted, who)
+        logger.warning(
+            "%d dead letters deleted for good, asked for by %s", deleted, who, extra={"events": deleted, "who": who}
+        )
         return deleted
 
     async def pause(self, *, intake: bool = True, delivery: bool = True) -> None:
@@ -381,7 +383,11 @@ class EventQueue:
         self._arrivals.wake_all()
         self._room.wake_all()
         if self._store.held:
-            logger.warning("An in-process queue was closed with %d events; they die with it", self._store.held)
+            logger.warning(
+                "An in-process queue was closed with %d events; they die with it",
+                self._store.held,
+                extra={"events": self._store.held},
+            )
 
     async def __aenter__(self) -> Self:
         """Enter; there is nothing to connect."""

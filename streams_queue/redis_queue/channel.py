@@ -181,7 +181,11 @@ class Channel:
         detail = (
             f"the group of {self.commands.keys.stream} was gone; {self.last_held} events were held before, {held} now"
         )
-        logger.error("The server lost the queue's state: %s", detail)
+        logger.error(
+            "The server lost the queue's state: %s",
+            detail,
+            extra={"stream": self.commands.keys.stream, "held_before": self.last_held, "held": held},
+        )
         self._observers.state_lost(detail)
         gone = self.last_held - held
         if gone > 0:

@@ -69,6 +69,7 @@ class Replicated:
                 "Cannot see how many replicas are connected (%s): waiting for min_replicas, %d, and no more",
                 role,
                 self._min_replicas,
+                extra={"error": str(role), "min_replicas": self._min_replicas},
             )
 
     def wait(self, wait_ms: int) -> tuple[Command, ...]:

@@ -166,7 +166,9 @@ class Keeper:
             if left and time.monotonic() < give_up:
                 return False
             if left:
-                logger.warning("%d events could not be settled before the end; their leases run out", left)
+                logger.warning(
+                    "%d events could not be settled before the end; their leases run out", left, extra={"events": left}
+                )
             self._thread = None
             return True
 

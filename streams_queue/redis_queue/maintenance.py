@@ -128,13 +128,21 @@ class Maintenance:
 
     def _report(self, done: Maintained) -> None:
         if done.lost:
-            logger.error("%d pending events had been deleted from the stream behind the queue's back", done.lost)
+            logger.error(
+                "%d pending events had been deleted from the stream behind the queue's back",
+                done.lost,
+                extra={"events": done.lost},
+            )
             self._observers.lost(done.lost, "deleted")
         for event_id in done.buried:
-            logger.warning("Event %s goes to the dead letters: its consumers died", shown_id(event_id))
+            logger.warning(
+                "Event %s goes to the dead letters: its consumers died",
+                shown_id(event_id),
+                extra={"event_id": shown_id(event_id)},
+            )
             self._observers.dead(event_id, "crashed")
         if done.refused:
-            logger.error("Dead letters are full: %d events stay delayed", done.refused)
+            logger.error("Dead letters are full: %d events stay delayed", done.refused, extra={"events": done.refused})
 
     def _decide_on_draining(self, done: Maintained) -> None:
         """What crashed its consumers runs alone: empty our hands for it, for a while, then serve the others."""

@@ -179,7 +179,7 @@ class Operations:
             if full or moved < _CHUNK:
                 break
         if full:
-            logger.error("The dead letters are full: purge stopped after %d events", total)
+            logger.error("The dead letters are full: purge stopped after %d events", total, extra={"events": total})
         await self.figures(self._settings.enqueue_timeout)
         return total
 
@@ -196,7 +196,9 @@ class Operations:
                 lambda chunk=chunk: session.commands.purge_dead(session.channel.requests, chunk)  # type: ignore[misc]
             )
             total += deleted
-        logger.warning("%d dead letters deleted for good, asked for by %s", total, who)
+        logger.warning(
+            "%d dead letters deleted for good, asked for by %s", total, who, extra={"events": total, "who": who}
+        )
         return total
 
     async def count_rejected(self, count: int) -> None:

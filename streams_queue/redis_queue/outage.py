@@ -43,13 +43,24 @@ class Outage:
         self._failed_at = time.monotonic()
         if self._since is None:
             self._since = self._failed_at
-            logger.warning("%s %s for now (%s)", self._subject, self._missing, error)
+            logger.warning(
+                "%s %s for now (%s)",
+                self._subject,
+                self._missing,
+                error,
+                extra={"address": self._subject, "error": str(error)},
+            )
 
     def ended(self) -> None:
         """Note an answer."""
         self.is_on = False
         if self._since is not None and time.monotonic() - self._failed_at >= CALM:
-            logger.info("%s is back after %.1f s", self._subject, self._failed_at - self._since)
+            logger.info(
+                "%s is back after %.1f s",
+                self._subject,
+                self._failed_at - self._since,
+                extra={"address": self._subject, "seconds": self._failed_at - self._since},
+            )
             self._since = self.trouble = None
 
 

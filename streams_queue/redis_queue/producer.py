@@ -596,6 +596,7 @@ class Producer:
             "The server forgot batches %d to %d of producer %s, which it had acknowledged: up to %d events, those that "
             "were not processed before, are lost (failover, restart or FLUSHALL)",
             *(reply.stored_sequence + 1, self._confirmed, self.id, events),
+            extra={"producer": self.id, "events": events},
         )
         self._observers.lost(events, "acknowledged_batches")
 

@@ -244,7 +244,7 @@ class Reader:
         """Stop or resume handing out, as an operator asked."""
         if paused != self._paused:
             self._paused = paused
-            logger.info("Handing out is %s", "paused" if paused else "resumed")
+            logger.info("Handing out is %s", "paused" if paused else "resumed", extra={"paused": paused})
             self._release_buffer()
             self.resume_reading()
 
@@ -501,7 +501,11 @@ class Reader:
                 self._channel.requests, self._leases.ids(), limit=_ADOPT_AT_ONCE
             )
             if adopted.entries:
-                logger.info("Recovered %d events whose delivery had been lost on the way", len(adopted.entries))
+                logger.info(
+                    "Recovered %d events whose delivery had been lost on the way",
+                    len(adopted.entries),
+                    extra={"events": len(adopted.entries)},
+                )
             if adopted.lost:
                 self._observers.lost(adopted.lost, "deleted")
             self._arrived(adopted.entries)
@@ -552,11 +556,23 @@ class Reader:
         deadline = asyncio.get_running_loop().time() + self._settings.enqueue_timeout
         if isinstance(read, Newer):
             what = "Entry %s has version %d and needs %s; it is left to others"
-            logger.warning(what, lease.entry_id, read.version, read.needs)
+            logger.warning(
+                what,
+                lease.entry_id,
+                read.version,
+                read.needs,
+                extra={"entry_id": lease.entry_id, "version": read.version},
+            )
             later = self._settlements.nack(lease, delay=_LEAVE_TO_NEWER, deadline=deadline, counted=False)
             self._settlements.in_background(later, f"leave entry {lease.entry_id} to others")
             return
-        logger.warning("Entry %s goes to the dead letters, %s: %s", lease.entry_id, read.reason, read.error)
+        logger.warning(
+            "Entry %s goes to the dead letters, %s: %s",
+            lease.entry_id,
+            read.reason,
+            read.error,
+            extra={"entry_id": lease.entry_id, "reason": read.reason, "error": read.error},
+        )
         bury = self._settlements.dead_letter(lease, reason=read.reason, error=read.error, deadline=deadline)
         self._settlements.in_background(bury, f"bury entry {lease.entry_id}")
 

@@ -128,7 +128,11 @@ class Session:
             async with asyncio.timeout(3 * _GRACE):
                 await self._hand_everything_back()
         except (TimeoutError, BackendError) as error:
-            logger.warning("Could not leave in order (%s); leases run out by themselves", error or "no answer")
+            logger.warning(
+                "Could not leave in order (%s); leases run out by themselves",
+                error or "no answer",
+                extra={"error": str(error)},
+            )
         finally:
             if lifetime is not None:
                 lifetime.cancel()
@@ -201,10 +205,16 @@ class Session:
     def _keeper_reports(self, outcome: str, leases: Iterable[Lease]) -> None:
         for lease in leases:
             if outcome == "lost":
-                logger.warning("Event %s was claimed by another consumer", _name(lease))
+                logger.warning(
+                    "Event %s was claimed by another consumer", _name(lease), extra={"event_id": _name(lease)}
+                )
                 self.settlements.lost(lease)
             elif outcome == "expired":
-                logger.warning("Event %s was held longer than max_lease; others may claim it now", _name(lease))
+                logger.warning(
+                    "Event %s was held longer than max_lease; others may claim it now",
+                    _name(lease),
+                    extra={"event_id": _name(lease)},
+                )
                 self.settlements.disown(lease)
             else:
                 self.settlements.ended(lease, outcome)

@@ -206,7 +206,12 @@ class Settlements:
         event_id = lease.delivery.event_id if lease.delivery else lease.entry_id
         if outcome == "refused":
             stream = self._channel.commands.keys.stream
-            logger.error("The dead letters of %s are full: event %s is tried again later", stream, event_id)
+            logger.error(
+                "The dead letters of %s are full: event %s is tried again later",
+                stream,
+                event_id,
+                extra={"stream": stream, "event_id": event_id},
+            )
             self._conclude(lease, "held", "retried")
             return
         self._conclude(lease, outcome, "dead")
@@ -330,9 +335,14 @@ class Settlements:
             try:
                 await coroutine
             except LeaseLost:
-                logger.warning("Could not %s: somebody else holds the event by now", what)
+                logger.warning("Could not %s: somebody else holds the event by now", what, extra={"settlement": what})
             except StreamsQueueError as error:
-                logger.warning("Could not %s (%s); its lease will run out", what, error)
+                logger.warning(
+                    "Could not %s (%s); its lease will run out",
+                    what,
+                    error,
+                    extra={"settlement": what, "error": str(error)},
+                )
 
         _ = self.run(guarded())
 

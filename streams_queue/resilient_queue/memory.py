@@ -94,7 +94,7 @@ class InMemory:
     async def close(self) -> None:
         """Say how many events are lost."""
         if held := self.count():
-            logger.error("%d events were held in this process only and die with it", held)
+            logger.error("%d events were held in this process only and die with it", held, extra={"events": held})
 
     async def add(self, new: NewEvents) -> list[Receipt]:
         """Hold events at the end of the line; `full` beyond the bound."""
@@ -153,7 +153,12 @@ class InMemory:
             receipts: list[Receipt] = await self._redis.resolve(unresolved.batch)
         except ForgottenBatchError as error:
             # The server has forgotten this producer; the event ids still keep all but the first copy out.
-            logger.warning("The fate of %d events stays unknown (%s); sending them anew", len(entries), error)
+            logger.warning(
+                "The fate of %d events stays unknown (%s); sending them anew",
+                len(entries),
+                error,
+                extra={"events": len(entries), "error": str(error)},
+            )
             taken = []
         else:
             taken = [entry for position, entry in entries.items() if receipts[position].held]

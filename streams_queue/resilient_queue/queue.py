@@ -345,7 +345,12 @@ class ResilientQueue:
         try:
             await self.release(*deliveries)
         except BackendError as error:
-            logger.warning("Could not give %d events back (%s); their leases run out", len(deliveries), error)
+            logger.warning(
+                "Could not give %d events back (%s); their leases run out",
+                len(deliveries),
+                error,
+                extra={"events": len(deliveries), "error": str(error)},
+            )
 
     async def nack(self, delivery: Delivery, *, delay: float | None = None, error: str | None = None) -> None:
         """The event failed: retry it after `delay` seconds, or bury it past the limit. Raises LeaseLost."""

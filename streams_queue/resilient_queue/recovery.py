@@ -106,7 +106,9 @@ class Recovery:
         outage.answers = isinstance(error, BackendRejected)
         if not outage.warned:
             outage.warned = True
-            logger.warning("Falling back to asyncio queue (%s); %s", error, self._holding.words)
+            logger.warning(
+                "Falling back to asyncio queue (%s); %s", error, self._holding.words, extra={"error": str(error)}
+            )
         self._trip()
 
     def found(self) -> None:
@@ -180,7 +182,9 @@ class Recovery:
         self._breaker = Closed()
         self._outage = None
         moved = self._holding.moved - outage.moved_before
-        logger.warning("Redis takes over again; %d events that were held locally have moved to it", moved)
+        logger.warning(
+            "Redis takes over again; %d events that were held locally have moved to it", moved, extra={"events": moved}
+        )
         self._observers.fallback_off(moved)
         self._on_change()
 
@@ -191,7 +195,11 @@ class Recovery:
         self._trip()
         if self._outage is not None and not self._outage.reported:
             self._outage.reported = True
-            logger.error("The events that are held locally cannot be moved (%s); trying until they can", error)
+            logger.error(
+                "The events that are held locally cannot be moved (%s); trying until they can",
+                error,
+                extra={"error": str(error)},
+            )
 
     # --- the breaker ---
 

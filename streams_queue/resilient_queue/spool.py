@@ -198,7 +198,12 @@ class Spool:
         try:
             receipts = await self._redis.resolve(_to_send(batch, self._redis.max_size))
         except ForgottenBatchError as error:
-            logger.warning("The fate of %d events stays unknown (%s); sending them anew", len(batch.rows), error)
+            logger.warning(
+                "The fate of %d events stays unknown (%s); sending them anew",
+                len(batch.rows),
+                error,
+                extra={"events": len(batch.rows), "error": str(error)},
+            )
             await self._run(partial(SpoolDirectory.forget, batch=batch))
             return True
         gone = [row for row, receipt in zip(batch.rows, receipts, strict=True) if receipt.held]
@@ -213,7 +218,12 @@ class Spool:
             held = await self._run(_close)
             self._thread.end()
             if held:
-                logger.warning("%d events stay in %s until the next process moves them to Redis", held, self.path)
+                logger.warning(
+                    "%d events stay in %s until the next process moves them to Redis",
+                    held,
+                    self.path,
+                    extra={"events": held, "path": str(self.path)},
+                )
 
     # --- the thread ---
 

@@ -130,7 +130,12 @@ class SpoolDirectory:
 
     def _own_file(self) -> SpoolFile:
         if self._own is not None and not self._own.is_there():
-            logger.error("%s was deleted; the %d events in it die with this process", self._own.path, self._own.held)
+            logger.error(
+                "%s was deleted; the %d events in it die with this process",
+                self._own.path,
+                self._own.held,
+                extra={"path": str(self._own.path), "events": self._own.held},
+            )
             self._own = None
         if self._own is None:
             self._own = self._create()
@@ -226,7 +231,12 @@ class SpoolDirectory:
 
     def _take_in(self, file: SpoolFile) -> None:
         if file.held:
-            logger.warning("Adopted %s of a process that has ended: %d events", file.path, file.held)
+            logger.warning(
+                "Adopted %s of a process that has ended: %d events",
+                file.path,
+                file.held,
+                extra={"path": str(file.path), "events": file.held},
+            )
             self._files = sorted([*self._files, file], key=lambda each: each.created)
             self._count()
         else:
@@ -236,7 +246,7 @@ class SpoolDirectory:
         if not path.exists():
             return
         if isinstance(error, sqlite3.Error) and is_corrupt(error):
-            logger.error("%s cannot be read (%s); it is kept as %s", path, error, set_aside(path).name)
+            _report_corrupt(path, error, set_aside(path))
         else:
             self._report(path, str(error))
 
@@ -244,7 +254,12 @@ class SpoolDirectory:
         """Say it once; whether it has been mended is tried with every look."""
         if path not in self._reported:
             self._reported.add(path)
-            logger.error("%s was left by a process that has ended, and cannot be adopted: %s", path, problem)
+            logger.error(
+                "%s was left by a process that has ended, and cannot be adopted: %s",
+                path,
+                problem,
+                extra={"path": str(path), "error": problem},
+            )
 
     def _give_up_if_corrupt(self, file: SpoolFile, error: sqlite3.Error) -> bool:
         """Set a file aside that turned out to be corrupt; False if it did not."""
@@ -253,7 +268,7 @@ class SpoolDirectory:
         self._files.remove(file)
         if file is self._own:
             self._own = None
-        logger.error("%s cannot be read (%s); it is kept as %s", file.path, error, file.set_aside().name)
+        _report_corrupt(file.path, error, file.set_aside())
         self._count()
         return True
 
@@ -266,7 +281,12 @@ class SpoolDirectory:
             try:
                 file.close() if file.held else file.discard()
             except (sqlite3.Error, OSError) as error:
-                logger.warning("%s was not closed in order (%s)", file.path, error)
+                logger.warning(
+                    "%s was not closed in order (%s)",
+                    file.path,
+                    error,
+                    extra={"path": str(file.path), "error": str(error)},
+                )
 
     def _count(self) -> None:
         self._holdings.held = self.held
@@ -279,10 +299,20 @@ class SpoolDirectory:
         except (sqlite3.Error, OSError) as error:
             problem = f"the spool {self.path} cannot be used: {_reason(error)}"
             if problem not in self._holdings.problems.values():
-                logger.error("%s", problem)  # noqa: TRY400 - the trace goes on to whoever asked
+                logger.error("%s", problem, extra={"path": str(self.path), "error": problem})  # noqa: TRY400 - the trace goes on to whoever asked
             self._holdings.problems[what] = problem
             raise SpoolError(problem) from error
         self._holdings.problems.pop(what, None)
+
+
+def _report_corrupt(path: Path, error: Exception, kept: Path) -> None:
+    logger.error(
+        "%s cannot be read (%s); it is kept as %s",
+        path,
+        error,
+        kept.name,
+        extra={"path": str(path), "error": str(error), "kept": str(kept)},
+    )
 
 
 def _reason(error: Exception) -> str:

@@ -69,9 +69,14 @@ class Outage:
             if bool(self._failing) is before:
                 return
         if failed:
-            logger.warning("Telemetry (%s) cannot be sent to %s; the queue goes on", signal, self._address)
+            logger.warning(
+                "Telemetry (%s) cannot be sent to %s; the queue goes on",
+                signal,
+                self._address,
+                extra={"signal": signal, "address": self._address},
+            )
         else:
-            logger.info("Telemetry can be sent to %s again", self._address)
+            logger.info("Telemetry can be sent to %s again", self._address, extra={"address": self._address})
 
 
 _local = threading.local()

@@ -103,9 +103,20 @@ class Reporter:
             return
         self._is_beyond = not self._is_beyond
         if self._is_beyond:
-            logger.warning("%d events wait; the threshold of %s is %g", waiting, DEPTH.name, self._threshold)
+            logger.warning(
+                "%d events wait; the threshold of %s is %g",
+                waiting,
+                DEPTH.name,
+                self._threshold,
+                extra={"events": waiting, "threshold": self._threshold},
+            )
         else:
-            logger.info("%d events wait; that is below the threshold of %s again", waiting, DEPTH.name)
+            logger.info(
+                "%d events wait; that is below the threshold of %s again",
+                waiting,
+                DEPTH.name,
+                extra={"events": waiting, "threshold": self._threshold},
+            )
 
 
 def _shared(queue: Queue) -> Any:

@@ -225,7 +225,12 @@ class Worker:
             async with asyncio.timeout(0 if self._signals > 1 else self._shutdown_timeout) as self._grace:
                 await asyncio.wait(slots)
         except TimeoutError:
-            logger.warning("%s: cancelling %d handlers that have not finished", self.name, self._busy)
+            logger.warning(
+                "%s: cancelling %d handlers that have not finished",
+                self.name,
+                self._busy,
+                extra={"worker": self.name, "handlers": self._busy},
+            )
         finally:
             self._grace = None
 
@@ -236,7 +241,7 @@ class Worker:
         _, stuck = await asyncio.wait(slots, timeout=_UNWIND_TIMEOUT)
         for task in stuck:
             task.cancel()
-            logger.error("%s ignores its cancellation and is left behind", task.get_name())
+            logger.error("%s ignores its cancellation and is left behind", task.get_name(), extra={"worker": self.name})
 
     async def _give_back(self) -> None:
         """Release what was fetched and not started, and what no slot could settle any more."""
@@ -250,7 +255,13 @@ class Worker:
             await self._queue.release(*deliveries)
         except Exception as error:  # noqa: BLE001 - the shutdown goes on; the leases run out by themselves
             ids = ", ".join(delivery.event_id for delivery in deliveries)
-            logger.warning("%s: could not give back %s; they run again later (%s)", self.name, ids, describe(error))
+            logger.warning(
+                "%s: could not give back %s; they run again later (%s)",
+                self.name,
+                ids,
+                describe(error),
+                extra={"worker": self.name, "event_ids": ids, "error": describe(error)},
+            )
         self.counts.add(End.RELEASED, len(deliveries))
 
     def _raise_later(self, *tasks: asyncio.Task[None]) -> None:
@@ -263,7 +274,13 @@ class Worker:
         self._signals += 1
         self._stopping.set()
         if self._signals == 1:
-            logger.info("%s: %s; running handlers have %g s to finish", self.name, number.name, self._shutdown_timeout)
+            logger.info(
+                "%s: %s; running handlers have %g s to finish",
+                self.name,
+                number.name,
+                self._shutdown_timeout,
+                extra={"worker": self.name, "signal": number.name, "seconds": self._shutdown_timeout},
+            )
         elif self._grace is not None and not self._grace.expired():
             self._grace.reschedule(asyncio.get_running_loop().time())
 
@@ -301,7 +318,7 @@ class Worker:
             await self._wait_after(error)
         else:
             if self._failures:
-                logger.info("%s: receiving again", self.name)
+                logger.info("%s: receiving again", self.name, extra={"worker": self.name})
                 self._failures = 0
             if not deliveries and not self._queue.is_running():
                 self._stopping.set()
@@ -313,7 +330,13 @@ class Worker:
         """Log the first failure of an outage, and wait before the next try."""
         if self._failures == 1:
             trace = None if isinstance(error, StreamsQueueError) else error
-            logger.warning("%s: cannot receive, trying until it works (%s)", self.name, describe(error), exc_info=trace)
+            logger.warning(
+                "%s: cannot receive, trying until it works (%s)",
+                self.name,
+                describe(error),
+                exc_info=trace,
+                extra={"worker": self.name, "error": describe(error)},
+            )
         await asyncio.sleep(backoff(self._failures, _RECEIVE_BACKOFF, jitter=random.random()))
 
     def _stop_receiving(self) -> None:
@@ -357,7 +380,12 @@ class Worker:
         if self._kind.is_async:
             self._interrupt(slot, End.LEASE_LOST)
         else:
-            logger.warning("%s: event %s has lost its lease; its thread goes on", self.name, delivery.event_id)
+            logger.warning(
+                "%s: event %s has lost its lease; its thread goes on",
+                self.name,
+                delivery.event_id,
+                extra={"worker": self.name, "event_id": delivery.event_id},
+            )
 
     # --- one delivery ---
 
@@ -484,7 +512,12 @@ class Worker:
 
     def _could_not_settle(self, delivery: Delivery, end: End, error: Exception) -> None:
         what = f"event {delivery.event_id} ({end}: {describe(error)})"
-        logger.warning("%s: could not settle %s; it runs again later", self.name, what)
+        logger.warning(
+            "%s: could not settle %s; it runs again later",
+            self.name,
+            what,
+            extra={"worker": self.name, "event_id": delivery.event_id, "error": describe(error)},
+        )
 
     def _report(self, delivery: Delivery, end: End, outcome: Outcome) -> None:
         if end is End.PROCESSED:
@@ -494,9 +527,26 @@ class Worker:
         match end:
             case End.FAILED | End.TIMED_OUT:
                 run = f"event {delivery.event_id}, delivery {delivery.deliveries}"
-                logger.warning("%s: %s failed: %s", self.name, run, outcome.detail, exc_info=outcome.error)
+                logger.warning(
+                    "%s: %s failed: %s",
+                    self.name,
+                    run,
+                    outcome.detail,
+                    exc_info=outcome.error,
+                    extra={
+                        "worker": self.name,
+                        "event_id": delivery.event_id,
+                        "deliveries": delivery.deliveries,
+                        "error": outcome.detail,
+                    },
+                )
             case End.LEASE_LOST:
-                logger.warning("%s: event %s has lost its lease and was not settled", self.name, delivery.event_id)
+                logger.warning(
+                    "%s: event %s has lost its lease and was not settled",
+                    self.name,
+                    delivery.event_id,
+                    extra={"worker": self.name, "event_id": delivery.event_id},
+                )
             case End.RELEASED if outcome.error is not None:
                 self._fatal = self._fatal or outcome.error
                 self._stopping.set()

@@ -38,10 +38,10 @@ def server(start_server: StartServer) -> RedisServer:
 def watch(tmp_path: Path) -> Watch:
     """Start `streams-queue top` on a terminal, `watch(url, columns=60, lines=30)`."""
 
-    def start(url: str, *, columns: int = 100, lines: int = 30, **queue: Any) -> Terminal:
+    def start(url: str, *, columns: int = 100, lines: int = 30, interval: float = 0.1, **queue: Any) -> Terminal:
         file = tmp_path / "webhook_config.yaml"
         file.write_text(yaml.safe_dump(queue_config(type="redis", redis_url=url, **{"lease": 15, **queue})))
-        command = [*COMMAND, "top", "--config", str(file), "--interval", "0.1"]
+        command = [*COMMAND, "top", "--config", str(file), "--interval", str(interval)]
         return Terminal(command, columns=columns, lines=lines)
 
     return start
@@ -125,8 +125,9 @@ def is_drawn(terminal: Terminal, columns: int, *, side_by_side: bool) -> bool:
 def test_it_follows_the_size_of_the_terminal(server: RedisServer, watch: Watch) -> None:
     """From narrow to wide and back, without anything pressed, and nothing left of the size before."""
     fill(server)
-    with watch(server.url, columns=60, lines=40) as terminal:
-        terminal.wait_for("waiting 15")
+    # After the first look there is none, so that nothing but the size makes it draw.
+    with watch(server.url, columns=60, lines=40, interval=3600) as terminal:
+        terminal.wait_for("Dead letters: 3", "rejected")
         terminal.resize(140, 30)
         wait_until_sync(lambda: is_drawn(terminal, 140, side_by_side=True), 60, what=lambda: terminal.text)
         terminal.resize(60, 40)

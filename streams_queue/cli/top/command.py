@@ -23,7 +23,7 @@ from streams_queue.config import Settings
 from streams_queue.errors import BackendError
 from streams_queue.redis_client import passes
 
-# Drawn at least so often, so that the time of an outage goes on.
+# Drawn at least so often during an outage, so that its time goes on.
 _REDRAWN_EVERY = 1.0
 
 
@@ -109,7 +109,7 @@ class Top:
             self._console.control(Control.home())
             self._console.print(Screen(draw(self._view, width, height, time.monotonic())), end="")
             try:
-                async with asyncio.timeout(_REDRAWN_EVERY):
+                async with asyncio.timeout(_REDRAWN_EVERY if self._view.trouble else None):
                     await self._changed.wait()
             except TimeoutError:
                 pass
