@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from streams_queue.cli import dashboard, dead, demo, enqueue, exit_codes, looking, worker
+from streams_queue.cli import alerts, dashboard, dead, demo, enqueue, exit_codes, exporter, looking, worker
 from streams_queue.cli.output import print_error
 from streams_queue.errors import StreamsQueueError
 
@@ -57,4 +57,6 @@ app.command("stats")(looking.stats)
 app.command("health")(looking.health)
 app.command("peek")(looking.peek)
 app.command("dashboard")(dashboard.dashboard)
+app.command("exporter")(exporter.exporter)
+app.command("alerts")(alerts.alerts)
 app.add_typer(dead.app, name="dead")
