@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import signal
 import subprocess
 import threading
 import urllib.parse
@@ -40,10 +41,16 @@ class RunningPrometheus:
     def __init__(self, folder: Path, config: dict[str, Any]) -> None:
         self._folder = folder
         self._file = folder / "prometheus.yml"
-        self._file.write_text(yaml.safe_dump(config), encoding="utf-8")
         self._process: subprocess.Popen[str] | None = None
+        self.configure(config)
         self._log: list[str] = []
         self._port = 0
+
+    def configure(self, config: dict[str, Any]) -> None:
+        """Take another configuration; at once, if it runs."""
+        self._file.write_text(yaml.safe_dump(config), encoding="utf-8")
+        if self._process is not None:
+            self._process.send_signal(signal.SIGHUP)
 
     def start(self) -> None:
         """Start it and wait until it answers; a port taken by somebody else in between is given up."""
