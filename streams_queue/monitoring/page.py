@@ -64,6 +64,7 @@ class MetricsPage:
                 yield
             finally:
                 await asyncio.to_thread(server.shutdown)
+                await asyncio.to_thread(thread.join)
 
 
 class _Probes:

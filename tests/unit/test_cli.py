@@ -7,6 +7,8 @@ import re
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -111,13 +113,25 @@ def test_what_is_for_prometheus_names_the_extra_that_it_needs(arguments: list[st
 )
 def test_a_port_that_is_taken_is_said_before_anything_is_started(arguments: list[str], ports: int) -> None:
     """With several processes, whichever of their ports it is. The exit code is that of options that cannot be used."""
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
+    with port_after_a_free_one() as port:
         done = CliRunner().invoke(app, [*arguments, str(port - ports + 1), "--url", "redis://127.0.0.1:1"])
     assert (done.exit_code, done.stdout) == (2, "")
-    assert re.fullmatch(
-        r"streams-queue: .* cannot listen at 127\.0\.0\.1, port \d+: Address already in use\n", done.stderr
-    )
+    said = rf"streams-queue: .* cannot listen at 127\.0\.0\.1, port {port}: Address already in use\n"
+    assert re.fullmatch(said, done.stderr), done.stderr
+
+
+@contextmanager
+def port_after_a_free_one() -> Iterator[int]:
+    """Take a port for as long as the block lasts, the one before which is free."""
+    while True:
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            port = int(taken.getsockname()[1])
+            try:
+                socket.create_server(("127.0.0.1", port - 1)).close()
+            except OSError:
+                continue
+            yield port
+            return
 
 
 def test_ports_have_an_end() -> None:
