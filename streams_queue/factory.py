@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from streams_queue.config import FACTORY_REQUIRES, Settings, load_config
 from streams_queue.observer import Observer
 from streams_queue.queue import Queue
 from streams_queue.telemetry import with_telemetry
+
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
 
 
 class QueueFactory:
@@ -22,6 +25,7 @@ class QueueFactory:
         environment: str | None = None,
         observers: Iterable[Observer] = (),
         payload_type: type | None = None,
+        registry: CollectorRegistry | None = None,
     ) -> Queue:
         """Make the queue that the configuration's `type` names: redis, asyncio or resilient.
 
@@ -32,6 +36,7 @@ class QueueFactory:
             environment: Its section `environments.<name>.queue` overrides `queue`.
             observers: Are told what happens in the queue.
             payload_type: A msgspec Struct or a dataclass that payloads are instances of; None takes JSON objects.
+            registry: Of Prometheus's client library, in which what this process does with the queue is counted.
 
         Raises:
             ConfigError: Something is missing or wrong, an unknown type included; all problems are listed. Or telemetry
@@ -39,7 +44,7 @@ class QueueFactory:
         """
         settings = load_config(config, environment=environment, require=FACTORY_REQUIRES)
         queue_class = _class_for(settings)
-        return with_telemetry(queue_class, settings, observers=observers, payload_type=payload_type)
+        return with_telemetry(queue_class, settings, observers=observers, payload_type=payload_type, registry=registry)
 
 
 def _class_for(settings: Settings) -> type[Queue]:

@@ -179,7 +179,9 @@ class QueueStats:
         dead: Dead letters kept.
         max_size: The bound on waiting + in flight + delayed.
         oldest_waiting_age: Seconds since the oldest waiting event was added; None if nothing waits.
-        consumers: How many consumers the group knows.
+        consumers: How many consumers the group knows, those of ended processes included for some minutes.
+        consumers_idle: Seconds since the server last heard of any consumer, which each lets it do every second, busy or
+            not; None if it never did.
         paused: Whether intake or handing out is paused.
         totals: Counts since the queue was created: enqueued, acked, retried, dead, rejected, duplicates,
             reclaimed, released, redriven, purged, dropped, lost, state_lost.
@@ -192,5 +194,6 @@ class QueueStats:
     max_size: int
     oldest_waiting_age: float | None = None
     consumers: int = 0
+    consumers_idle: float | None = None
     paused: bool = False
     totals: Mapping[str, int] = field(default_factory=dict)

@@ -33,12 +33,15 @@ class Task:
         log_level: The number of the lowest level that it logs.
         path: Where modules are found, as in the process that started it.
         debug: Show where an error came from.
+        metrics_fd: The file descriptor of the socket at which it serves metrics; None if it does not. The supervisor
+            listens there, so that a process started in another's place finds the port free.
     """
 
     work: Work
     log_level: int
     path: list[str]
     debug: bool = False
+    metrics_fd: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

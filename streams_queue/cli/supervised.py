@@ -15,13 +15,17 @@ import socket
 import sys
 import threading
 import traceback
+from typing import TYPE_CHECKING
 
 from streams_queue.cli.channel import STOP_NOW, Report, Task, receive_task, to_line
-from streams_queue.cli.working import SHARED_LOG_FORMAT, fast_loop
+from streams_queue.cli.working import SHARED_LOG_FORMAT, fast_loop, make_page, served
 from streams_queue.errors import StreamsQueueError
 from streams_queue.queue import Queue
 from streams_queue.worker import Worker, WorkerCounts
 from streams_queue.worker.signals import on_stop_signals
+
+if TYPE_CHECKING:
+    from streams_queue.monitoring.page import MetricsPage
 
 logger = logging.getLogger(__name__)
 
@@ -118,10 +122,11 @@ def _work(task: Task, supervision: Supervision) -> Report:
     """Work until the end; an error that ends every process is told to the supervisor, any other one is a crash."""
     counts = WorkerCounts()
     try:
-        queue, worker = task.work.prepare()
+        page = make_page(_metrics_socket(task))
+        queue, worker = task.work.prepare(page)
         counts = worker.counts
         with asyncio.Runner(loop_factory=fast_loop()) as runner:
-            runner.run(_serve(queue, worker, supervision))
+            runner.run(_serve(queue, worker, supervision, page))
     except StreamsQueueError as error:
         if task.debug:
             traceback.print_exc()
@@ -131,10 +136,18 @@ def _work(task: Task, supervision: Supervision) -> Report:
     return Report(counts, done=True)
 
 
-async def _serve(queue: Queue, worker: Worker, supervision: Supervision) -> None:
+def _metrics_socket(task: Task) -> socket.socket | None:
+    if task.metrics_fd is None:
+        return None
+    listening = socket.socket(fileno=task.metrics_fd)
+    listening.set_inheritable(False)
+    return listening
+
+
+async def _serve(queue: Queue, worker: Worker, supervision: Supervision, page: MetricsPage | None) -> None:
     """Run the worker. A signal in between its end and that of the queue must not cut the latter short."""
     with on_stop_signals(lambda _: worker.stop()):
-        async with queue:
+        async with served(page, queue, worker), queue:
             run = asyncio.create_task(worker.run(), name=f"{worker.name}: run")
             supervision.lead(worker, run)
             await asyncio.wait({run})

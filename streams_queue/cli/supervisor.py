@@ -107,10 +107,11 @@ class Child:
         with theirs:
             reader, writer = await asyncio.open_connection(sock=ours, limit=_LONGEST_LINE)
             # The name is for who reads a list of processes.
+            passed = [theirs.fileno(), *(() if task.metrics_fd is None else (task.metrics_fd,))]
             command = ("-P", "-m", "streams_queue.cli.supervised", str(theirs.fileno()), task.work.name)
             try:
                 process = await asyncio.create_subprocess_exec(
-                    sys.executable, *command, stdin=DEVNULL, pass_fds=[theirs.fileno()], process_group=0
+                    sys.executable, *command, stdin=DEVNULL, pass_fds=passed, process_group=0
                 )
             except OSError:
                 writer.close()

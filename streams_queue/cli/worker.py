@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
+import itertools
 import logging
 import math
+import socket
 import sys
-from typing import Annotated
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -22,13 +26,20 @@ from streams_queue.cli.working import (
     Work,
     fast_loop,
     log_level_of,
+    make_page,
+    served,
     split_handler,
 )
 from streams_queue.errors import UsageError
+from streams_queue.listening import listen
 from streams_queue.queue import Queue
 from streams_queue.worker import Worker, WorkerCounts
 
+if TYPE_CHECKING:
+    from streams_queue.monitoring.page import MetricsPage
+
 _MOST_PROCESSES = 1024
+_LAST_PORT = 65535
 _DEFAULT_SHUTDOWN_TIMEOUT = 30.0
 
 
@@ -65,6 +76,11 @@ def work(
         float | None, typer.Option(min=0, help="Seconds that running handlers get to finish at the end.")
     ] = None,
     name: Annotated[str, typer.Option(help="For logs.")] = "worker",
+    metrics_port: Annotated[
+        int | None,
+        typer.Option(min=0, max=65535, help="Serve metrics and probes there; with N processes also at the N-1 next."),
+    ] = None,
+    metrics_host: Annotated[str, typer.Option(help="The address to serve them at.")] = "127.0.0.1",
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
 ) -> None:
     """Run a handler on the queue's events until SIGTERM or Ctrl-C, then print what became of them."""
@@ -79,37 +95,63 @@ def work(
         shutdown_timeout=shutdown_timeout,
         name=name,
     )
-    if processes == 1:
-        counts = _run_here(its_work)
-    else:
-        debug = bool(context.find_root().params.get("debug"))
-        counts = _run_in_processes(processes, Task(work=its_work, log_level=level, path=sys.path, debug=debug))
+    with contextlib.ExitStack() as stack:
+        places = [stack.enter_context(each) for each in _metrics_sockets(metrics_host, metrics_port, processes)]
+        if processes == 1:
+            counts = _run_here(its_work, next(iter(places), None))
+        else:
+            debug = bool(context.find_root().params.get("debug"))
+            counts = _run_in_processes(
+                processes, Task(work=its_work, log_level=level, path=sys.path, debug=debug), places
+            )
     if as_json:
         print_json(as_fields(counts))
     else:
         print_fields({field.replace("_", " "): count for field, count in as_fields(counts).items()})
 
 
-def _run_here(its_work: Work) -> WorkerCounts:
-    queue, worker = its_work.prepare()
+def _metrics_sockets(host: str, port: int | None, processes: int) -> Iterator[socket.socket]:
+    """Listen for each process at a port of its own, one after the other; nowhere if no port is given."""
+    if port is None:
+        return
+    if port + processes - 1 > _LAST_PORT:
+        raise UsageError(f"--metrics-port {port} leaves no ports for {processes} processes")
+    for number in range(processes):
+        yield listen(host, port and port + number, f"Process {number + 1} of the worker" if number else "The worker")
+
+
+def _run_here(its_work: Work, listening: socket.socket | None) -> WorkerCounts:
+    page = make_page(listening)
+    queue, worker = its_work.prepare(page)
     with asyncio.Runner(loop_factory=fast_loop()) as runner:
-        runner.run(_run(queue, worker))
+        runner.run(_run(queue, worker, page))
     return worker.counts
 
 
-async def _run(queue: Queue, worker: Worker) -> None:
-    async with queue:
+async def _run(queue: Queue, worker: Worker, page: MetricsPage | None) -> None:
+    async with served(page, queue, worker), queue:
         await worker.run()
 
 
-def _run_in_processes(count: int, task: Task) -> WorkerCounts:
-    """Run the task in `count` processes; what can be said to be wrong without them is said first, and once."""
+def _run_in_processes(count: int, task: Task, places: Sequence[socket.socket]) -> WorkerCounts:
+    """Run the task in `count` processes; what can be said to be wrong without them is said first, and once.
+
+    Args:
+        count: How many.
+        task: Of each.
+        places: Where each serves its metrics; empty if none does.
+    """
     split_handler(task.work.handler)
     if sys.platform == "win32":
         raise UsageError("--processes needs an operating system with process groups and file descriptors to pass on")
     if task.work.settings.type == "asyncio":
         raise UsageError("An asyncio queue lives in one process: there is nothing in it for --processes to share")
-    tasks = [dataclasses.replace(task, work=_named(task.work, number)) for number in range(1, count + 1)]
+    # Said here if it cannot be done, before anything is started.
+    make_page(next(iter(places), None))
+    tasks = [
+        dataclasses.replace(task, work=_named(task.work, number), metrics_fd=None if place is None else place.fileno())
+        for number, place in zip(range(1, count + 1), places or itertools.repeat(None), strict=False)
+    ]
     supervisor = Supervisor(tasks, shutdown_timeout=_shutdown_timeout(task.work))
     asyncio.run(supervisor.run())
     if supervisor.failure is not None:

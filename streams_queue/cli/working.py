@@ -8,17 +8,23 @@ from __future__ import annotations
 import asyncio
 import importlib
 import logging
+import socket
 import sys
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from streams_queue.config import Settings
-from streams_queue.errors import UsageError
+from streams_queue.errors import MissingExtraError, UsageError
 from streams_queue.factory import QueueFactory
 from streams_queue.queue import Queue
 from streams_queue.worker import Worker
+
+if TYPE_CHECKING:
+    from streams_queue.monitoring.page import MetricsPage
 
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 
@@ -47,14 +53,17 @@ class Work:
     shutdown_timeout: float | None
     name: str
 
-    def prepare(self) -> tuple[Queue, Worker]:
+    def prepare(self, page: MetricsPage | None = None) -> tuple[Queue, Worker]:
         """Import the handler and make the queue and its worker; nothing runs yet.
+
+        Args:
+            page: Where what they do is to be seen, if anywhere.
 
         Raises:
             UsageError: The handler cannot be imported or called.
         """
         handler = load_handler(self.handler)
-        queue = QueueFactory.create_queue(self.settings)
+        queue = QueueFactory.create_queue(self.settings, registry=page.registry if page is not None else None)
         worker = Worker(
             queue,
             handler,
@@ -64,6 +73,30 @@ class Work:
             name=self.name,
         )
         return queue, worker
+
+
+def make_page(listening: socket.socket | None) -> MetricsPage | None:
+    """Return the page of metrics that is served at a socket, if there is one.
+
+    Raises:
+        MissingExtraError: The extra for it is not installed.
+    """
+    if listening is None:
+        return None
+    try:
+        from streams_queue.monitoring.page import MetricsPage
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("--metrics-port", "prometheus") from error
+    return MetricsPage(listening)
+
+
+def served(page: MetricsPage | None, queue: Queue, worker: Worker) -> AbstractAsyncContextManager[None]:
+    """Serve the page, if there is one, as long as the block runs."""
+    if page is None:
+        return nullcontext()
+    from streams_queue.monitoring.readiness import why_worker_is_not_ready
+
+    return page.served(partial(why_worker_is_not_ready, queue, worker))
 
 
 def load_handler(spec: str) -> Callable[[Any], Any]:

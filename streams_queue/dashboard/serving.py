@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-import socket
 
 import uvicorn
 
 from streams_queue.dashboard.access import Access
 from streams_queue.dashboard.app import Dashboard
-from streams_queue.errors import UsageError
+from streams_queue.listening import listen, url_of
 from streams_queue.redis_queue import RedisEventQueue
 
 logger = logging.getLogger(__name__)
@@ -35,7 +34,7 @@ def serve(queue: RedisEventQueue, address: str, port: int, access: Access, *, ro
     Raises:
         UsageError: It is not possible to listen there.
     """
-    with _listen(address, port) as listening:
+    with listen(address, port, "The dashboard") as listening:
         server: uvicorn.Server
         dashboard = Dashboard(queue, access, root_path=root_path, is_ending=lambda: server.should_exit)
         server = uvicorn.Server(
@@ -61,20 +60,6 @@ def serve(queue: RedisEventQueue, address: str, port: int, access: Access, *, ro
         # Uvicorn raises the signal once more when it has ended: then there is nothing left to do.
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, end)
-        url = _url(listening, root_path)
+        url = f"{url_of(listening)}{root_path}/"
         logger.info("The dashboard is at %s", url, extra={"url": url})
         asyncio.run(server.serve([listening]))
-
-
-def _listen(address: str, port: int) -> socket.socket:
-    try:
-        family, *_, where = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        return socket.create_server(where[:2], family=family, backlog=128)
-    except (OSError, UnicodeError) as error:
-        why = error.strerror if isinstance(error, OSError) else "no such name"
-        raise UsageError(f"The dashboard cannot listen at {address}, port {port}: {why}") from error
-
-
-def _url(listening: socket.socket, root_path: str) -> str:
-    host, port = listening.getsockname()[:2]
-    return f"http://{f'[{host}]' if ':' in host else host}:{port}{root_path}/"

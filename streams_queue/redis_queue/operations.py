@@ -72,6 +72,7 @@ class Operations:
             max_size=max_size,
             oldest_waiting_age=None if oldest_ms is None else max(0, figures.now_ms - oldest_ms) / 1000,
             consumers=figures.consumers,
+            consumers_idle=_idle(figures),
             paused=bool(figures.totals.get("paused")),
             totals={name: _total(figures.totals.get(name)) for name in _TOTALS},
         )
@@ -235,6 +236,12 @@ def _trouble(error: BackendError | None) -> dict[str, str]:
 def _total(written: str | None) -> int:
     """Return a count as it is stored; what somebody else wrote in its place counts as nothing."""
     return int(written) if written is not None and re.fullmatch(r"-?[0-9]{1,19}", written) else 0
+
+
+def _idle(figures: Figures) -> float | None:
+    """Return for how long no consumer has left a sign of life; what somebody else wrote in its place counts as none."""
+    alive_ms = _total(figures.totals.get("alive_ms"))
+    return max(0, figures.now_ms - alive_ms) / 1000 if alive_ms else None
 
 
 def _oldest_ms(first_unread: str, buffered: str | None) -> int | None:

@@ -574,6 +574,7 @@ def _sum(redis: QueueStats, local: QueueStats) -> QueueStats:
         max_size=redis.max_size,
         oldest_waiting_age=max(ages, default=None),
         consumers=redis.consumers,
+        consumers_idle=redis.consumers_idle,
         paused=redis.paused or local.paused,
         totals={name: redis.totals.get(name, 0) + local.totals.get(name, 0) for name in {*redis.totals, *local.totals}},
     )

@@ -33,9 +33,9 @@ from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
 from streams_queue.config import TelemetrySettings
-from streams_queue.telemetry.instruments import Instruments
 from streams_queue.telemetry.light_tracer import LightTracer
 from streams_queue.telemetry.names import MetricName
+from streams_queue.telemetry.sources import Sources
 from streams_queue.telemetry.tally import Attributes, Key, Snapshot
 from streams_queue.telemetry.wanted import Signal, interval, protocol
 
@@ -115,7 +115,7 @@ class _Metrics(MetricExporter):
         self._pid = os.getpid()
         self._began_ns = self._last_ns = time.time_ns()
         self._last: dict[Key, Snapshot] = {}
-        self.instruments: Instruments | None = None
+        self.sources: Sources | None = None
 
     def export(self, metrics_data: MetricsData, timeout_millis: float = 10_000, **kwargs: Any) -> MetricExportResult:
         """Send; a failure is told of by the outage alone."""
@@ -133,9 +133,9 @@ class _Metrics(MetricExporter):
         return result
 
     def _with_histograms(self, data: MetricsData) -> MetricsData:
-        if self.instruments is None:
+        if self.sources is None:
             return data
-        added = self._histograms(self.instruments.distributions())
+        added = self._histograms(self.sources.distributions())
         (resource, *other_resources) = data.resource_metrics
         (scope, *other_scopes) = resource.scope_metrics
         scope = replace(scope, metrics=[*scope.metrics, *added])
@@ -151,8 +151,7 @@ class _Metrics(MetricExporter):
         points: dict[MetricName, list[HistogramDataPoint]] = {}
         for (metric, attributes), snapshot in counted.items():
             added = snapshot.since(before.get((metric, attributes)))
-            bounds = self.instruments.bounds[metric] if self.instruments is not None else ()
-            points.setdefault(metric, []).append(_point(attributes, added, bounds, began, now))
+            points.setdefault(metric, []).append(_point(attributes, added, began, now))
         return [
             Metric(metric.name, metric.description, metric.unit, Histogram(found, temporality))
             for metric, found in points.items()
@@ -168,9 +167,7 @@ class _Metrics(MetricExporter):
             self._exporter.shutdown(timeout_millis, **kwargs)
 
 
-def _point(
-    attributes: Attributes, counted: Snapshot, bounds: Sequence[float], began_ns: int, now_ns: int
-) -> HistogramDataPoint:
+def _point(attributes: Attributes, counted: Snapshot, began_ns: int, now_ns: int) -> HistogramDataPoint:
     return HistogramDataPoint(
         attributes=dict(attributes),
         start_time_unix_nano=began_ns,
@@ -178,7 +175,7 @@ def _point(
         count=sum(counted.buckets),
         sum=counted.total,
         bucket_counts=counted.buckets,
-        explicit_bounds=tuple(bounds),
+        explicit_bounds=counted.bounds,
         min=counted.lowest,
         max=counted.highest,
     )
@@ -259,16 +256,14 @@ class Outbox:
 # --- providers -------------------------------------------------------------------------------------------------------
 
 
-def make_meter_provider(
-    settings: TelemetrySettings, outage: Outage
-) -> tuple[MeterProvider, Callable[[Instruments], None]]:
-    """Return a provider that exports to the collector, and what tells it of the histograms to add."""
+def make_meter_provider(settings: TelemetrySettings, outage: Outage) -> tuple[MeterProvider, Callable[[Sources], None]]:
+    """Return a provider that exports to the collector, and what tells it whose histograms to add."""
     exporter = _Metrics(_exporter("metrics", settings), outage)
     reader = PeriodicExportingMetricReader(exporter, export_interval_millis=interval(settings) * 1000)
     provider = MeterProvider([reader], resource=_resource(settings), shutdown_on_exit=False)
 
-    def add(instruments: Instruments) -> None:
-        exporter.instruments = instruments
+    def add(sources: Sources) -> None:
+        exporter.sources = sources
 
     return provider, add
 

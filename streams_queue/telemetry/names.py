@@ -16,6 +16,7 @@ REASON = "streams_queue.reason"
 END = "streams_queue.end"
 DELIVERIES = "streams_queue.deliveries"
 ACCEPTED = "streams_queue.accepted"
+KIND = "streams_queue.kind"
 
 
 @dataclass(frozen=True, slots=True, eq=False)  # by identity: it is a key on the hot path
@@ -40,10 +41,21 @@ IN_FLIGHT = MetricName("streams_queue.in_flight", "{event}", "Events handed out 
 DELAYED = MetricName("streams_queue.delayed", "{event}", "Events and retries that are not due yet")
 DEAD = MetricName("streams_queue.dead", "{event}", "Dead letters kept")
 OLDEST = MetricName("streams_queue.oldest_waiting.age", "s", "Age of the oldest event that waits; 0 if none does")
-QUEUE_GAUGES = (DEPTH, IN_FLIGHT, DELAYED, DEAD, OLDEST)
+MAX_SIZE = MetricName("streams_queue.max_size", "{event}", "The most events that may wait, be in flight or delayed")
+CONSUMERS = MetricName("streams_queue.consumers", "{consumer}", "Consumers that the server knows, dead ones included")
+CONSUMERS_IDLE = MetricName(
+    "streams_queue.consumers.idle", "s", "Time since the server last heard of any consumer; absent if it never did"
+)
+QUEUE_GAUGES = (DEPTH, IN_FLIGHT, DELAYED, DEAD, OLDEST, MAX_SIZE, CONSUMERS, CONSUMERS_IDLE)
+
+# Of the whole queue as well, but only from the exporter for Prometheus: docs/decisions/0082-who-exposes-what.md.
+UP = MetricName("streams_queue.up", "{server}", "1 if the queue's server answered, else 0")
+EVENTS = MetricName("streams_queue.events", "{event}", "What became of events since the queue was made")
 
 # Of this process.
+FALLBACK_ACTIVE = MetricName("streams_queue.fallback.active", "{process}", "1 while the local fallback is in use")
 HELD = MetricName("streams_queue.fallback.held", "{event}", "Events held locally until the server takes them")
+PROCESS_GAUGES = (FALLBACK_ACTIVE, HELD)
 SENT = MetricName("messaging.client.sent.messages", "{message}", "Events that the queue accepted")
 CONSUMED = MetricName("messaging.client.consumed.messages", "{message}", "Events handed out")
 OPERATIONS = MetricName("streams_queue.operations", "{operation}", "Round trips to the server, failed ones included")
@@ -54,6 +66,7 @@ RELEASED = MetricName("streams_queue.released", "{event}", "Events given back un
 RECLAIMED = MetricName("streams_queue.reclaimed", "{event}", "Events taken over from consumers that were gone")
 DEAD_LETTERED = MetricName("streams_queue.dead_lettered", "{event}", "Events that became dead letters")
 LOST = MetricName("streams_queue.lost", "{event}", "Events known to be gone although nobody settled them")
+LOST_REASONS = ("deleted", "state_lost", "acknowledged_batches", "other")
 LEASES_LOST = MetricName("streams_queue.leases_lost", "{event}", "Events in hand that went to another consumer")
 STATE_LOST = MetricName("streams_queue.state_lost", "{event}", "How often the server lost the queue's state")
 FALLBACKS = MetricName("streams_queue.fallbacks", "{event}", "How often the local fallback began")

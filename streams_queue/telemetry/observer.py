@@ -7,6 +7,8 @@ import os
 import threading
 import weakref
 from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING
 
 from streams_queue.config import Settings
 from streams_queue.errors import BackendError
@@ -14,7 +16,7 @@ from streams_queue.messages import Delivery
 from streams_queue.observer import Observer
 from streams_queue.queue import Queue
 from streams_queue.telemetry import pipeline as pipelines
-from streams_queue.telemetry.instruments import Record, Source, histogram_bounds
+from streams_queue.telemetry.instruments import Record, histogram_bounds
 from streams_queue.telemetry.names import (
     ACKED,
     CONSUMED,
@@ -37,13 +39,16 @@ from streams_queue.telemetry.names import (
     RETRIED,
     SENT,
     STATE_LOST,
-    SYSTEM,
     MetricName,
 )
 from streams_queue.telemetry.reporter import Reporter
+from streams_queue.telemetry.sources import Source, labels_of
 from streams_queue.telemetry.tally import Attributes, Tally
 from streams_queue.telemetry.tracing import Sending, Tracing
 from streams_queue.telemetry.wanted import interval
+
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
 
 _SETTLED = {"acked": ACKED, "retried": RETRIED, "released": RELEASED}
 # A handler's own reason may be any text; metrics have to do with few values.
@@ -58,19 +63,24 @@ _REASONS = frozenset(
 class Telemetry(Observer):
     """Measures and traces one queue, from its first use in an event loop until its `cleanup`.
 
+    Args:
+        settings: Of the queue.
+        sends: Whether OpenTelemetry is to be told.
+        registry: Of Prometheus's client library, in which the queue's counts are to be; None for none.
+
     Attributes:
         destination: What spans and metrics call the queue.
         loop: In which the queue is used; None before that.
         tracing: Makes its spans; None if there are to be none.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, sends: bool = True, registry: CollectorRegistry | None = None) -> None:
         self._settings = settings
-        self.destination = f"{settings.namespace}:{settings.name}"
-        system = "asyncio" if settings.type == "asyncio" else "redis"
-        self._labels = ((SYSTEM, system), (DESTINATION, self.destination))
+        self._wanted = pipelines.Wanted(settings.telemetry, sends, registry)
+        self._labels = labels_of(settings)
+        self.destination = dict(self._labels)[DESTINATION]
         self._turn = threading.Lock()
-        pipelines.prepare(settings.telemetry)
+        pipelines.prepare(self._wanted)
         self._start_over()
         _telemetries.add(self)
 
@@ -92,13 +102,12 @@ class Telemetry(Observer):
         self.loop = asyncio.get_running_loop()
         self._source.reporter.watch(queue, self.loop)
         if self._pipeline is None:
-            self._pipeline = pipelines.acquire(self._settings.telemetry)
+            self._pipeline = pipelines.acquire(self._wanted)
             self._finalizer = weakref.finalize(queue, _forget, self._pipeline, self._source)
             self._finalizer.atexit = False
             # What was measured before the first use of a verb has no place yet.
             self._latencies, self._durations = {}, {}
-            if self._pipeline.instruments is not None:
-                self._pipeline.instruments.join(self._source)
+            self._pipeline.join(self._source)
             if self._pipeline.tracer is not None:
                 self.tracing = Tracing(
                     self._pipeline.tracer,
@@ -217,10 +226,14 @@ class Telemetry(Observer):
         return record
 
     def _recorder(self, metric: MetricName, attributes: Attributes) -> Record:
-        instruments = None if self._pipeline is None else self._pipeline.instruments
-        if instruments is None:
-            return self._source.tally.distribution(metric, attributes).add
-        return instruments.recorder(metric, self._source, attributes)
+        add = self._source.tally.distribution(metric, attributes).add
+        record = None if self._pipeline is None else self._pipeline.recorder(metric, self._labels + attributes)
+        return add if record is None else partial(_both, add, record)
+
+
+def _both(add: Record, record: Record, *values: float) -> None:
+    add(*values)
+    record(*values)
 
 
 def _known(reason: str) -> str:
@@ -229,8 +242,7 @@ def _known(reason: str) -> str:
 
 def _leave(pipeline: pipelines.Pipeline, source: Source) -> list[threading.Thread]:
     """Take a queue out of its pipeline; what it has counted is exported all the same."""
-    if pipeline.instruments is not None:
-        pipeline.instruments.leave(source)
+    pipeline.leave(source)
     return pipelines.release(pipeline)
 
 

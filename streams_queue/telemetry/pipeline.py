@@ -8,16 +8,30 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from opentelemetry import metrics
 
 from streams_queue.config import TelemetrySettings
-from streams_queue.telemetry.instruments import Instruments, histogram_bounds
+from streams_queue.telemetry.instruments import Instruments, Record, histogram_bounds
+from streams_queue.telemetry.names import MetricName
+from streams_queue.telemetry.sources import Source, Sources
+from streams_queue.telemetry.tally import Attributes
 from streams_queue.telemetry.tracing import StartsSpans
-from streams_queue.telemetry.wanted import SIGNALS, exports, protocol, sampling_ratio, set_by_application
+from streams_queue.telemetry.wanted import (
+    SIGNALS,
+    Signal,
+    exports,
+    protocol,
+    sampling_ratio,
+    set_by_application,
+)
+
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
 
 _SCOPE = "streams_queue"
 # How much longer a shutdown may take because of a collector that does not answer.
@@ -25,28 +39,77 @@ CLOSE_TIMEOUT = 3.0
 _POLL = 0.01
 
 
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What is asked of telemetry.
+
+    Attributes:
+        settings: What the configuration says.
+        sends: Whether OpenTelemetry is to be told at all.
+        registry: Of Prometheus's client library, in which metrics are to be; None for none.
+    """
+
+    settings: TelemetrySettings
+    sends: bool = True
+    registry: CollectorRegistry | None = None
+
+    def provider(self, signal: Signal) -> Any:
+        """Return the application's provider of a signal, else None."""
+        return set_by_application(signal) if self.sends else None
+
+    def exports(self, signal: Signal) -> bool:
+        """Tell whether a signal is to be sent to a collector by this package, if the application does not do so."""
+        return self.sends and exports(signal, self.settings)
+
+
 class Pipeline:
     """What measures and traces go through, for the queues that share it.
 
+    Args:
+        wanted: What is asked of telemetry.
+
     Attributes:
-        instruments: Where counts are offered; None if there are to be no metrics.
         tracer: Makes spans; None if there are to be none.
         ratio: The share of calls for which the tracer is asked at all.
     """
 
-    def __init__(self, settings: TelemetrySettings) -> None:
+    def __init__(self, wanted: Wanted) -> None:
         self._shutdowns: list[Callable[[], Any]] = []
         self._outage: Any = None
-        self._settings = settings
-        self.instruments = self._instruments()
+        self._wanted = wanted
+        self._settings = wanted.settings
+        self._instruments = self._make_instruments()
+        self._places = list(self._make_places())
         self.tracer = self._tracer()
         self.ratio = self._ratio()
         self.users = 0
 
-    def _instruments(self) -> Instruments | None:
-        if (given := set_by_application("metrics")) is not None:
+    def join(self, source: Source) -> None:
+        """Begin to offer what a queue counts, wherever it is to be seen."""
+        for place in self._places:
+            place.join(source)
+
+    def leave(self, source: Source) -> None:
+        """Keep what a queue has counted, and ask it no more."""
+        for place in self._places:
+            place.leave(source)
+
+    def recorder(self, metric: MetricName, attributes: Attributes) -> Record | None:
+        """Return what records the values of a histogram one by one; None if nothing has to."""
+        return None if self._instruments is None else self._instruments.recorder(metric, attributes)
+
+    def _make_places(self) -> Iterable[Sources]:
+        if self._instruments is not None:
+            yield self._instruments.sources
+        if self._wanted.registry is not None:
+            from streams_queue.telemetry.prometheus import process_metrics
+
+            yield process_metrics(self._wanted.registry).sources
+
+    def _make_instruments(self) -> Instruments | None:
+        if (given := self._wanted.provider("metrics")) is not None:
             return _instruments_of(given, self._settings)
-        if not exports("metrics", self._settings):
+        if not self._wanted.exports("metrics"):
             return None
         from streams_queue.telemetry.exporting import make_meter_provider
 
@@ -54,13 +117,13 @@ class Pipeline:
         self._shutdowns.append(partial(provider.shutdown, timeout_millis=CLOSE_TIMEOUT * 1000))
         bounds = histogram_bounds(self._settings.bounds)
         instruments = Instruments(provider.get_meter(_SCOPE, _version()), bounds, records=False)
-        add_histograms(instruments)
+        add_histograms(instruments.sources)
         return instruments
 
     def _tracer(self) -> StartsSpans | None:
-        if (given := set_by_application("traces")) is not None:
+        if (given := self._wanted.provider("traces")) is not None:
             return given.get_tracer(_SCOPE, _version())  # type: ignore[no-any-return]
-        if not exports("traces", self._settings) or sampling_ratio(self._settings) == 0:
+        if not self._wanted.exports("traces") or sampling_ratio(self._settings) == 0:
             return None
         from streams_queue.telemetry.exporting import make_tracer
 
@@ -69,7 +132,7 @@ class Pipeline:
         return tracer
 
     def _ratio(self) -> float:
-        if set_by_application("traces") is not None:
+        if self._wanted.provider("traces") is not None:
             # The application's own sampler decides; ours may thin out what it is asked.
             return 1.0 if self._settings.sampling_ratio is None else self._settings.sampling_ratio
         return sampling_ratio(self._settings)
@@ -98,21 +161,29 @@ _pipelines: dict[Any, Pipeline] = {}
 _instruments: dict[int, tuple[Any, Instruments]] = {}
 
 
-def prepare(settings: TelemetrySettings) -> None:
-    """Import what `acquire` will need, so that the first event does not wait for that."""
+def prepare(wanted: Wanted) -> None:
+    """Import what `acquire` will need, so that the first event does not wait for that.
+
+    Raises:
+        ConfigError: The registry has queues whose histograms have other bounds.
+    """
     for signal in SIGNALS:
-        if set_by_application(signal) is None and exports(signal, settings):
+        if wanted.provider(signal) is None and wanted.exports(signal):
             from streams_queue.telemetry.exporting import exporter_class
 
-            exporter_class(signal, settings)
+            exporter_class(signal, wanted.settings)
+    if wanted.registry is not None:
+        from streams_queue.telemetry.prometheus import process_metrics
+
+        process_metrics(wanted.registry).agree_on(histogram_bounds(wanted.settings.bounds))
 
 
-def acquire(settings: TelemetrySettings) -> Pipeline:
-    """Return the pipeline for these settings, a new one if no other queue of this process has it."""
-    key = _key(settings)
+def acquire(wanted: Wanted) -> Pipeline:
+    """Return the pipeline for what is wanted, a new one if no other queue of this process has it."""
+    key = _key(wanted)
     with _turn:
         if key not in _pipelines:
-            _pipelines[key] = Pipeline(settings)
+            _pipelines[key] = Pipeline(wanted)
         pipeline = _pipelines[key]
         pipeline.users += 1
         return pipeline
@@ -136,11 +207,12 @@ async def until_ended(threads: Iterable[threading.Thread]) -> None:
         await asyncio.sleep(_POLL)  # a thread has nothing to await
 
 
-def _key(settings: TelemetrySettings) -> Any:
+def _key(wanted: Wanted) -> Any:
+    settings = wanted.settings
     bounds = tuple(sorted((name, repr(given)) for name, given in settings.bounds.items()))
-    providers = tuple(id(set_by_application(signal)) for signal in SIGNALS)
+    told = (wanted.sends, id(wanted.registry), *(id(wanted.provider(signal)) for signal in SIGNALS))
     asked = (settings.endpoint, settings.protocol, settings.interval, settings.timeout, settings.sampling_ratio)
-    return (os.getpid(), providers, asked, settings.service_name, bounds)
+    return (os.getpid(), told, asked, settings.service_name, bounds)
 
 
 def _instruments_of(provider: Any, settings: TelemetrySettings) -> Instruments:

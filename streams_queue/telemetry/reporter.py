@@ -53,6 +53,12 @@ class Reporter:
         """Return how many events this process holds until the server takes them; None if it never does that."""
         return getattr(self._queue(), "held_locally", None) if self._queue is not None else None
 
+    def fallback_active(self) -> int | None:
+        """Return 1 while this process works with its local fallback, 0 while it does not; None if it has none."""
+        queue = self._queue() if self._queue is not None else None
+        using_redis: bool | None = getattr(queue, "using_redis", None)
+        return None if using_redis is None else int(not using_redis)
+
     def figures(self) -> QueueStats | None:
         """Return the queue's figures if it falls to this process to report them; called from an exporting thread."""
         at, figures = self._last

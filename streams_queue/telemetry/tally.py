@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from streams_queue.telemetry.names import COUNTERS, MetricName
+from streams_queue.telemetry.names import COUNTERS, LOST, LOST_REASONS, REASON, MetricName
 
 Attributes = tuple[tuple[str, str], ...]
 Key = tuple[MetricName, Attributes]
@@ -16,8 +16,9 @@ Key = tuple[MetricName, Attributes]
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """A distribution at one moment; `buckets` has one count more than there are bounds."""
+    """A distribution at one moment; `buckets` has one count more than there are `bounds`."""
 
+    bounds: tuple[float, ...]
     buckets: tuple[int, ...]
     total: float
     lowest: float
@@ -28,7 +29,7 @@ class Snapshot:
         if earlier is None:
             return self
         buckets = tuple(now - before for now, before in zip(self.buckets, earlier.buckets, strict=True))
-        return Snapshot(buckets, self.total - earlier.total, self.lowest, self.highest)
+        return Snapshot(self.bounds, buckets, self.total - earlier.total, self.lowest, self.highest)
 
 
 class Distribution:
@@ -62,7 +63,7 @@ class Distribution:
 
     def snapshot(self) -> Snapshot:
         """Return what has been counted."""
-        return Snapshot(tuple(self._buckets), self._total, self._lowest, self._highest)
+        return Snapshot(self.bounds, tuple(self._buckets), self._total, self._lowest, self._highest)
 
 
 class Tally:
@@ -75,9 +76,11 @@ class Tally:
 
     __slots__ = ("_distributions", "bounds", "counts")
 
-    def __init__(self, bounds: Mapping[MetricName, Sequence[float]]) -> None:
+    def __init__(self, bounds: Mapping[MetricName, tuple[float, ...]]) -> None:
         # What has never happened is told as 0: who waits for a first error wants to see that there was none.
         self.counts: Counter[Key] = Counter({(metric, ()): 0 for metric in COUNTERS})
+        # A first loss, too, has to be a rise from 0: Prometheus sees none where a series begins.
+        self.counts.update({(LOST, ((REASON, reason),)): 0 for reason in LOST_REASONS})
         self.bounds = bounds
         self._distributions: dict[Key, Distribution] = {}
 

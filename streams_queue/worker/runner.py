@@ -172,6 +172,10 @@ class Worker:
         if loop is not None:
             loop.call_soon_threadsafe(self._stopping.set)
 
+    def is_running(self) -> bool:
+        """True while it fetches events: from the beginning of `run` until it is asked to stop; from any thread."""
+        return self._loop is not None and not self._stop_asked and not self._stopping.is_set()
+
     # --- a whole run ---
 
     def _begin(self) -> None:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -81,6 +84,71 @@ def test_the_dashboard_names_the_extra_that_it_needs(missing: str) -> None:
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.strip().endswith("pip install 'streams-queue[dashboard]'")
     assert main_without(missing, "stats", "--help").returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "what"),
+    [
+        (["exporter"], "The exporter"),
+        (["alerts"], "The command alerts"),
+        (["worker", "os:getpid", "--metrics-port", "0"], "--metrics-port"),
+        (["worker", "os:getpid", "--metrics-port", "0", "--processes", "2"], "--metrics-port"),
+    ],
+)
+def test_what_is_for_prometheus_names_the_extra_that_it_needs(arguments: list[str], what: str) -> None:
+    """A worker without a page does without it."""
+    done = main_without("prometheus_client", *arguments, "--url", "redis://127.0.0.1:1")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"streams-queue: {what} ")
+    assert done.stderr.strip().endswith("pip install 'streams-queue[prometheus]'")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "ports"),
+    [
+        (["exporter", "--port"], 1),
+        (["worker", "os:getpid", "--metrics-port"], 1),
+        (["worker", "os:getpid", "--processes", "2", "--metrics-port"], 2),
+    ],
+)
+def test_a_port_that_is_taken_is_said_before_anything_is_started(arguments: list[str], ports: int) -> None:
+    """With several processes, whichever of their ports it is. The exit code is that of options that cannot be used."""
+    with port_after_a_free_one() as port:
+        done = CliRunner().invoke(app, [*arguments, str(port - ports + 1), "--url", "redis://127.0.0.1:1"])
+    assert (done.exit_code, done.stdout) == (2, "")
+    said = rf"streams-queue: .* cannot listen at 127\.0\.0\.1, port {port}: Address already in use\n"
+    assert re.fullmatch(said, done.stderr), done.stderr
+
+
+@contextmanager
+def port_after_a_free_one() -> Iterator[int]:
+    """Take a port for as long as the block lasts, the one before which is free."""
+    while True:
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            port = int(taken.getsockname()[1])
+            try:
+                socket.create_server(("127.0.0.1", port - 1)).close()
+            except OSError:
+                continue
+            yield port
+            return
+
+
+def test_ports_have_an_end() -> None:
+    """A number beyond it is no port."""
+    arguments = ["worker", "os:getpid", "--processes", "3", "--metrics-port", "65534", "--url", "redis://127.0.0.1:1"]
+    done = CliRunner().invoke(app, arguments)
+    assert (done.exit_code, done.stderr) == (2, "streams-queue: --metrics-port 65534 leaves no ports for 3 processes\n")
+
+
+def test_two_configurations_of_one_queue_are_refused(tmp_path: Path) -> None:
+    """In metrics, nobody could tell one from the other."""
+    files = [tmp_path / "a.yaml", tmp_path / "b.yaml"]
+    for file in files:
+        file.write_text("queue: {type: redis, redis_url: 'redis://h', max_size: 1, timeout: 1, retry_policy: {}}")
+    done = CliRunner().invoke(app, ["exporter", "--config", str(files[0]), "--config", str(files[1])])
+    assert done.exit_code == 2
+    assert "gitbridge:events" in done.stderr
 
 
 @pytest.mark.parametrize(

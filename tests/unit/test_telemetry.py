@@ -20,7 +20,18 @@ from streams_queue import EventQueue, QueueFactory, RedisEventQueue, ResilientQu
 from streams_queue.config import TelemetrySettings, load_config
 from streams_queue.errors import BackendTimeout, ConfigError
 from streams_queue.telemetry import reporter, wanted
-from streams_queue.telemetry.names import ACKED, COUNTERS, DURATION, HELD, HISTOGRAMS, LATENCY, LOST, QUEUE_GAUGES
+from streams_queue.telemetry.names import (
+    ACKED,
+    COUNTERS,
+    DURATION,
+    EVENTS,
+    HISTOGRAMS,
+    LATENCY,
+    LOST,
+    PROCESS_GAUGES,
+    QUEUE_GAUGES,
+    UP,
+)
 from streams_queue.telemetry.observer import Telemetry
 from streams_queue.telemetry.reporter import Reporter
 from streams_queue.telemetry.tally import Distribution, Tally
@@ -245,7 +256,7 @@ def test_the_reference_lists_every_metric() -> None:
     """With its type, its unit and its bounds."""
     page = (CHECKOUT / "docs" / "reference" / "metrics.md").read_text("utf-8")
     rows = dict(re.findall(r"^\| `([^`]+)` \| ((?:gauge|counter|histogram) \| .*) \|$", page, re.MULTILINE))
-    kinds = {"gauge": (*QUEUE_GAUGES, HELD), "counter": COUNTERS, "histogram": HISTOGRAMS}
+    kinds = {"gauge": (*QUEUE_GAUGES, UP, *PROCESS_GAUGES), "counter": (EVENTS, *COUNTERS), "histogram": HISTOGRAMS}
     assert rows.keys() == {metric.name for metrics in kinds.values() for metric in metrics}
     for kind, metrics in kinds.items():
         for metric in metrics:

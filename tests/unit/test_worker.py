@@ -165,6 +165,28 @@ async def test_a_handler_that_returns_has_its_event_acknowledged(queue: Scripted
     assert worker.counts == WorkerCounts(processed=1)
 
 
+async def test_a_worker_runs_until_it_is_asked_to_stop(queue: ScriptedQueue) -> None:
+    """What it still finishes then does not count."""
+    began, go, seen = asyncio.Event(), asyncio.Event(), []
+
+    async def handler(_payload: dict[str, Any]) -> None:
+        began.set()
+        await go.wait()
+        seen.append(worker.is_running())
+
+    worker = Worker(queue, handler)  # type: ignore[arg-type]
+    assert not worker.is_running()
+    queue.put(delivery())
+    run = asyncio.create_task(worker.run())
+    await began.wait()
+    assert worker.is_running()
+    worker.stop()
+    assert not worker.is_running()
+    go.set()
+    await run
+    assert (seen, worker.is_running()) == ([False], False)
+
+
 @pytest.mark.parametrize(
     ("error", "settlement", "counts"),
     [
