@@ -99,7 +99,10 @@ class Configs:
         if self.random.random() < 0.3:
             document["environments"] = {"production": {"queue": self._some_of(FULL)}, "staging": {}, "odd": None}
         for _ in range(self.random.randrange(5)):
-            target, key = self.random.choice(list(_places(document)))
+            places = list(_places(document))
+            if not places:  # all of it has been removed
+                break
+            target, key = self.random.choice(places)
             self.random.choice((self._replace, self._replace, self._replace, self._remove, self._add))(target, key)
         return document
 
