@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 import yaml
 
+from streams_queue.cli.extras import needs_extra
 from streams_queue.cli.options import ConfigOption, EnvironmentOption, UrlOption, load_settings
-from streams_queue.errors import MissingExtraError
 
 _HEAD = "# Written by `streams-queue alerts`, with the thresholds of a configuration's `metrics:` list.\n"
 
@@ -30,10 +30,8 @@ def alerts(
     ] = False,
 ) -> None:
     """Print rules for Prometheus with the configured thresholds, to be written to a file that it reads."""
-    try:
+    with needs_extra("The command alerts", "prometheus"):
         from streams_queue.monitoring.alerts import rules
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("The command alerts", "prometheus") from error
     found = rules(
         load_settings(config, url, environment),
         scrape_interval=scrape_interval,

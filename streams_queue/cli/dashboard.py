@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import re
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from streams_queue.cli.options import ConfigOption, EnvironmentOption, UrlOption, open_queue
-from streams_queue.cli.working import LOG_FORMAT, log_level_of
-from streams_queue.errors import MissingExtraError, UsageError
+from streams_queue.cli.extras import needs_extra
+from streams_queue.cli.options import ConfigOption, EnvironmentOption, LogLevelOption, PortOption, UrlOption, open_queue
+from streams_queue.cli.working import log_to_stderr
+from streams_queue.errors import UsageError
 
 if TYPE_CHECKING:
     from streams_queue.redis_queue import RedisEventQueue
@@ -31,7 +30,7 @@ def dashboard(
     host: Annotated[str, typer.Option(help="The address to listen at; any but this machine's own needs a token.")] = (
         "127.0.0.1"
     ),
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8765,
+    port: PortOption = 8765,
     token_file: Annotated[
         Path | None, typer.Option(metavar="FILE", help=f"Holds the token; without it {TOKEN_VARIABLE} does, if set.")
     ] = None,
@@ -42,15 +41,13 @@ def dashboard(
     root_path: Annotated[
         str, typer.Option(metavar="PREFIX", help="The path under which a proxy has the page, such as /queue.")
     ] = "",
-    log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
+    log_level: LogLevelOption = "info",
 ) -> None:
     """Serve a web page on which the queue is watched and steered, until SIGTERM or Ctrl-C."""
-    try:
+    with needs_extra("The dashboard", "dashboard"):
         from streams_queue.dashboard.access import allow
         from streams_queue.dashboard.serving import serve
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("The dashboard", "dashboard") from error
-    logging.basicConfig(level=log_level_of(log_level), format=LOG_FORMAT, stream=sys.stderr)
+    log_to_stderr(log_level)
     prefix = root_path.rstrip("/")
     if not _ROOT_PATH.fullmatch(prefix):
         raise UsageError(f"--root-path is a path such as /queue, not {root_path!r}")

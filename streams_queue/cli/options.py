@@ -1,4 +1,4 @@
-"""Which queue a command is about: the options that all commands share, and what is made of them."""
+"""Which queue a command is about: the options that commands share, and what is made of them."""
 
 from __future__ import annotations
 
@@ -22,6 +22,8 @@ UrlOption = Annotated[
 EnvironmentOption = Annotated[
     str | None, typer.Option("--environment", metavar="NAME", help="Apply environments.NAME of the configuration.")
 ]
+PortOption = Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")]
+LogLevelOption = Annotated[str, typer.Option(help="debug, info, warning or error.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")]
 
 

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import dataclasses
 import itertools
-import logging
 import math
 import socket
 import sys
@@ -17,7 +16,15 @@ import typer
 
 from streams_queue.cli.channel import Task
 from streams_queue.cli.cores import usable_cores
-from streams_queue.cli.options import ConfigOption, EnvironmentOption, JsonOption, UrlOption, as_fields, load_settings
+from streams_queue.cli.options import (
+    ConfigOption,
+    EnvironmentOption,
+    JsonOption,
+    LogLevelOption,
+    UrlOption,
+    as_fields,
+    load_settings,
+)
 from streams_queue.cli.output import print_error, print_fields, print_json
 from streams_queue.cli.supervisor import Supervisor
 from streams_queue.cli.working import (
@@ -25,7 +32,7 @@ from streams_queue.cli.working import (
     SHARED_LOG_FORMAT,
     Work,
     fast_loop,
-    log_level_of,
+    log_to_stderr,
     make_page,
     served,
     split_handler,
@@ -81,12 +88,10 @@ def work(
         typer.Option(min=0, max=65535, help="Serve metrics and probes there; with N processes also at the N-1 next."),
     ] = None,
     metrics_host: Annotated[str, typer.Option(help="The address to serve them at.")] = "127.0.0.1",
-    log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
+    log_level: LogLevelOption = "info",
 ) -> None:
     """Run a handler on the queue's events until SIGTERM or Ctrl-C, then print what became of them."""
-    level = log_level_of(log_level)
-    log_format = LOG_FORMAT if processes == 1 else SHARED_LOG_FORMAT
-    logging.basicConfig(level=level, format=log_format, stream=sys.stderr)
+    level = log_to_stderr(log_level, LOG_FORMAT if processes == 1 else SHARED_LOG_FORMAT)
     its_work = Work(
         handler=handler,
         settings=load_settings(config, url, environment),

@@ -17,8 +17,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from streams_queue.cli.extras import needs_extra
 from streams_queue.config import Settings
-from streams_queue.errors import MissingExtraError, UsageError
+from streams_queue.errors import UsageError
 from streams_queue.factory import QueueFactory
 from streams_queue.queue import Queue
 from streams_queue.worker import Worker
@@ -83,10 +84,8 @@ def make_page(listening: socket.socket | None) -> MetricsPage | None:
     """
     if listening is None:
         return None
-    try:
+    with needs_extra("--metrics-port", "prometheus"):
         from streams_queue.monitoring.page import MetricsPage
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("--metrics-port", "prometheus") from error
     return MetricsPage(listening)
 
 
@@ -137,8 +136,14 @@ def fast_loop() -> LoopFactory | None:
     return uvloop.new_event_loop
 
 
-def log_level_of(name: str) -> int:
-    """Return the number of a log level. Raises UsageError."""
+def log_to_stderr(level: str, log_format: str = LOG_FORMAT) -> int:
+    """Write what is logged from a level on to standard error; return the level's number. Raises UsageError."""
+    number = _number_of(level)
+    logging.basicConfig(level=number, format=log_format, stream=sys.stderr)
+    return number
+
+
+def _number_of(name: str) -> int:
     number = logging.getLevelNamesMapping().get(name.upper())
     if number is None:
         raise UsageError(f"There is no log level {name!r}; there are debug, info, warning and error")

@@ -32,6 +32,7 @@ from streams_queue.telemetry.names import (
     MetricName,
 )
 from streams_queue.telemetry.prometheus import label_name, series_name
+from streams_queue.telemetry.sources import labels_of
 
 _GROUP = "streams-queue"
 _QUEUE = label_name(DESTINATION)
@@ -85,7 +86,7 @@ def rules(
     Raises:
         UsageError: A duration is not written as Prometheus writes it.
     """
-    queue = f'{_QUEUE}="{settings.namespace}:{settings.name}"' if only_this_queue else ""
+    queue = f'{_QUEUE}="{dict(labels_of(settings))[DESTINATION]}"' if only_this_queue else ""
     window = _times(_SCRAPES, scrape_interval)
     if lasting is not None:
         _milliseconds(lasting)

@@ -6,14 +6,16 @@ import asyncio
 import contextlib
 import logging
 import socket
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import CancelledError
 
-from streams_queue.errors import StreamsQueueError
+from streams_queue.errors import StreamsQueueError, UsageError
 from streams_queue.messages import QueueStats
 from streams_queue.monitoring.page import MetricsPage
 from streams_queue.monitoring.readiness import why_queue_does_not_answer
 from streams_queue.redis_queue import RedisEventQueue
+from streams_queue.telemetry.names import DESTINATION
 from streams_queue.telemetry.prometheus import Looks, QueueMetrics
 from streams_queue.telemetry.sources import labels_of
 from streams_queue.worker.signals import on_stop_signals
@@ -30,11 +32,19 @@ class Exporter:
     Args:
         queues: To be looked at; cleaned up at the end.
         listening: Where their figures are served; closed at the end.
+
+    Raises:
+        UsageError: Two of the queues have the same name.
     """
 
     def __init__(self, queues: Sequence[RedisEventQueue], listening: socket.socket) -> None:
         self._queues = queues
         self._labels = [labels_of(queue.settings) for queue in queues]
+        if twice := [labels for labels, count in Counter(self._labels).items() if count > 1]:
+            name = dict(twice[0])[DESTINATION]
+            raise UsageError(
+                f"Two configurations are of a queue {name}; in metrics, one could not be told from the other"
+            )
         self._page = MetricsPage(listening)
         self._page.registry.register(QueueMetrics(self._look))
 

@@ -7,7 +7,6 @@ import os
 import threading
 import weakref
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import TYPE_CHECKING
 
 from streams_queue.config import Settings
@@ -227,13 +226,7 @@ class Telemetry(Observer):
 
     def _recorder(self, metric: MetricName, attributes: Attributes) -> Record:
         add = self._source.tally.distribution(metric, attributes).add
-        record = None if self._pipeline is None else self._pipeline.recorder(metric, self._labels + attributes)
-        return add if record is None else partial(_both, add, record)
-
-
-def _both(add: Record, record: Record, *values: float) -> None:
-    add(*values)
-    record(*values)
+        return add if self._pipeline is None else self._pipeline.recorder(metric, self._labels + attributes, add)
 
 
 def _known(reason: str) -> str:

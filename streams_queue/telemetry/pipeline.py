@@ -94,9 +94,12 @@ class Pipeline:
         for place in self._places:
             place.leave(source)
 
-    def recorder(self, metric: MetricName, attributes: Attributes) -> Record | None:
-        """Return what records the values of a histogram one by one; None if nothing has to."""
-        return None if self._instruments is None else self._instruments.recorder(metric, attributes)
+    def recorder(self, metric: MetricName, attributes: Attributes, add: Record) -> Record:
+        """Return what takes the values of a histogram: `add` if they are counted here, what hands them on, or both."""
+        record = None if self._instruments is None else self._instruments.recorder(metric, attributes)
+        if record is None:
+            return add
+        return record if self._wanted.registry is None else partial(_both, add, record)
 
     def _make_places(self) -> Iterable[Sources]:
         if self._instruments is not None:
@@ -154,6 +157,11 @@ class Pipeline:
         for thread in threads:
             thread.start()
         return threads
+
+
+def _both(add: Record, record: Record, *values: float) -> None:
+    add(*values)
+    record(*values)
 
 
 _turn = threading.Lock()

@@ -9,6 +9,7 @@ import os
 import re
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
@@ -165,20 +166,18 @@ def _of_queues(looks: Looks) -> Iterator[Metric]:
 # --- families --------------------------------------------------------------------------------------------------------
 
 
-def _counter(metric: MetricName, values: Mapping[Attributes, float]) -> Metric:
+def _family(
+    kind: type[CounterMetricFamily | GaugeMetricFamily], metric: MetricName, values: Mapping[Attributes, float]
+) -> Metric:
     names = _label_names(values)
-    family = CounterMetricFamily(family_name(metric), metric.description, labels=_written(names))
+    family = kind(family_name(metric), metric.description, labels=_written(names))
     for attributes, value in values.items():
         family.add_metric(_values(names, attributes), value)
     return family
 
 
-def _gauge(metric: MetricName, values: Mapping[Attributes, float]) -> Metric:
-    names = _label_names(values)
-    family = GaugeMetricFamily(family_name(metric), metric.description, labels=_written(names))
-    for attributes, value in values.items():
-        family.add_metric(_values(names, attributes), value)
-    return family
+_counter = partial(_family, CounterMetricFamily)
+_gauge = partial(_family, GaugeMetricFamily)
 
 
 def _label_names(values: Iterable[Attributes]) -> list[str]:

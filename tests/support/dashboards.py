@@ -18,9 +18,9 @@ from typing import Any
 
 import yaml
 
+from tests.support.processes import CHECKOUT, end_of
 from tests.support.waiting import wait_until_sync
 
-CHECKOUT = Path(__file__).resolve().parents[2]
 OWN = {"X-Streams-Queue": "test", "Content-Type": "application/json"}
 _STARTED = re.compile(r"The dashboard is at http://(.+):(\d+)(/.*)")
 
@@ -95,13 +95,7 @@ class RunningDashboard:
         assert self._process is not None
         if self._process.poll() is None:
             self._process.send_signal(signal.SIGTERM)
-        try:
-            return self._process.wait(30)
-        finally:
-            if self._process.poll() is None:
-                self._process.kill()
-                self._process.wait(10)
-            self._reader.join(10)
+        return end_of(self._process, self._reader, 30)
 
     def ask(
         self,

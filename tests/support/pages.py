@@ -16,9 +16,9 @@ from typing import Any
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.support.processes import CHECKOUT, end_of
 from tests.support.waiting import wait_until_sync
 
-CHECKOUT = Path(__file__).resolve().parents[2]
 HANDLERS = """
 import asyncio
 from pathlib import Path
@@ -129,13 +129,7 @@ class PageCommand:
 
     def ended(self) -> int:
         """Wait for its end and return its exit code."""
-        try:
-            return self._process.wait(60)
-        finally:
-            if self._process.poll() is None:
-                self._process.kill()
-                self._process.wait(10)
-            self._reader.join(10)
+        return end_of(self._process, self._reader, 60)
 
 
 def ask(port: int, path: str, timeout: float = 30) -> tuple[int, str]:

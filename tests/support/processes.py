@@ -17,6 +17,17 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 SCRIPTS = Path(__file__).resolve().parent / "scripts"
 
 
+def end_of(process: subprocess.Popen[str], reader: threading.Thread, timeout: float) -> int:
+    """Wait for the end of a process, and of who reads what it says, and return its exit code; kill it if it is late."""
+    try:
+        return process.wait(timeout)
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait(10)
+        reader.join(10)
+
+
 class Program:
     """One running script of `tests/support/scripts`; what it prints is its journal, one JSON value per line."""
 
