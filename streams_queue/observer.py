@@ -43,8 +43,11 @@ class Observer(Protocol):
         """A delivery ended here; `outcome` is acked, retried, released or dead."""
         return None
 
-    def settled_together(self, deliveries: Sequence[Delivery], outcome: str) -> None:
-        """The same as `settled`, for all that one reply of the server was about: for who counts, and pays per call."""
+    def settled_together(self, count: int, outcome: str, traced: Sequence[Delivery]) -> None:
+        """The same as `settled`, for all that one reply of the server was about: for who counts, and pays per call.
+
+        `traced` are those among them whose events carry headers.
+        """
         return None
 
     def dead(self, event_id: str, reason: str) -> None:
@@ -101,6 +104,7 @@ class Observers(Observer):
     Attributes:
         watch_handed_out: Whether anybody does so at `handed_out`: what nobody hears need not be told of each event.
         watch_settled: The same of `settled` and `settled_together`; either is told of what the other is called with.
+        watch_each_settled: The same of `settled` alone, which is told of events without headers, too.
         watch_handlers: The same of `handling`, `handled` and `handled_together`.
     """
 
@@ -111,6 +115,7 @@ class Observers(Observer):
         self._handed_out, self._settled = self._listening["handed_out"], self._listening["settled"]
         self._settled_together = self._listening["settled_together"]
         self.watch_handed_out = bool(self._handed_out)
+        self.watch_each_settled = bool(self._settled)
         self.watch_settled = bool(self._settled or self._settled_together)
         self.watch_handlers = any(self._listening[name] for name in ("handling", "handled", "handled_together"))
 
@@ -163,12 +168,13 @@ class Observers(Observer):
             except Exception:  # noqa: BLE001 - logged there
                 _failed("settled")
         if self._settled_together:
-            self._tell("settled_together", (delivery,), outcome)
+            self._tell("settled_together", 1, outcome, _traced((delivery,)))
 
-    def settled_together(self, deliveries: Sequence[Delivery], outcome: str) -> None:  # noqa: D102
-        for delivery in deliveries if self._settled else ():
+    def settled_together(self, count: int, outcome: str, traced: Sequence[Delivery]) -> None:
+        """Tell of `count` settlements; `traced` has all of them if somebody wants each, else those with headers."""
+        for delivery in traced if self._settled else ():
             self._tell("settled", delivery, outcome)
-        self._tell("settled_together", deliveries, outcome)
+        self._tell("settled_together", count, outcome, _traced(traced))
 
     def dead(self, event_id: str, reason: str) -> None:  # noqa: D102
         self._tell("dead", event_id, reason)
@@ -221,6 +227,10 @@ class _Timing:
         if exc is None or isinstance(exc, BackendError):
             seconds = None if self._waits else time.perf_counter() - self._began
             self._observers.operation(self._name, seconds, exc)
+
+
+def _traced(deliveries: Sequence[Delivery]) -> list[Delivery]:
+    return [delivery for delivery in deliveries if delivery.headers]
 
 
 _UNTIMED = nullcontext()

@@ -30,7 +30,7 @@ class Lease(msgspec.Struct, eq=False):
         entry_id: Of the pending entry.
         count: Delivery count of the pending entry; with the consumer's name, the fence.
         fields: The entry as it is stored, until it is handed out; empty for one that never is.
-        delivery: What a caller gets; None before that, and for an entry that is never handed out.
+        delivery: What a caller gets; None before that, for an entry that is never handed out, and when it is done.
         stage: Prefetched, handed out, or on its way out.
         alone: Whether nothing else may run in this consumer meanwhile.
         since: When it was taken, monotonic seconds.

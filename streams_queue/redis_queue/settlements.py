@@ -51,10 +51,14 @@ class Settlements:
 
     def ack_soon(self, leases: Iterable[Lease]) -> None:
         """Note that these events are done; the next read takes the acks along, or a timer of 5 ms."""
+        keep_all = self._observers.watch_each_settled
         for lease in leases:
             # Finished work needs no ownership: an ack also ends what was reclaimed by somebody else meanwhile.
             if self._leases.settling(lease) or lease.stage is Stage.LOST:
                 self._acks[lease.entry_id] = lease
+                # Its memory is still in the processor's caches; who hears of it when it is settled may want it.
+                if not keep_all and lease.delivery is not None and not lease.delivery.headers:
+                    lease.delivery = None
         if self._acks and (self._flush_timer is None or self.is_idle):
             self._flush_in(0.0 if self.is_idle else ACK_DELAY)
 
@@ -104,7 +108,7 @@ class Settlements:
             self._channel.last_held = max(0, self._channel.last_held - len(leases))
         if self._observers.watch_settled:
             told = [lease.delivery for lease in leases if lease.delivery is not None]
-            self._observers.settled_together(told, "acked")
+            self._observers.settled_together(len(leases), "acked", told)
         _let_go(leases)
 
     def put_acks_back(self, leases: Sequence[Lease]) -> None:

@@ -168,13 +168,12 @@ class Telemetry(Observer):
     def rejected(self, count: int) -> None:  # noqa: D102
         self._counts[REJECTED, ()] += count
 
-    def settled_together(self, deliveries: Sequence[Delivery], outcome: str) -> None:  # noqa: D102
+    def settled_together(self, count: int, outcome: str, traced: Sequence[Delivery]) -> None:  # noqa: D102
         if outcome in _SETTLED:
-            self._counts[_SETTLED[outcome], ()] += len(deliveries)
+            self._counts[_SETTLED[outcome], ()] += count
         if self.tracing is not None:
-            for delivery in deliveries:
-                if delivery.headers:
-                    self.tracing.settled(delivery, outcome)
+            for delivery in traced:
+                self.tracing.settled(delivery, outcome)
 
     def dead(self, event_id: str, reason: str) -> None:  # noqa: D102, ARG002
         self._counts[DEAD_LETTERED, ((REASON, _known(reason)),)] += 1

@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import gc
 import time
+import weakref
+from dataclasses import dataclass
 from functools import partial
 
 import pytest
 
 from streams_queue.errors import LeaseLost
+from streams_queue.redis_queue import RedisEventQueue
 from streams_queue.redis_queue.prefetch import Prefetch
 from tests.conftest import MakeConfig, MakeQueue
 from tests.support.builders import event, events
@@ -284,3 +287,22 @@ async def test_who_prefetches_one_event_never_has_two(make_redis_queue: MakeQueu
     for number in range(20):
         assert await queue.dequeue() == event(number)
         assert len(await stored.pending()) == 1
+
+
+@dataclass
+class Opened:
+    """A payload of a type of its own, which can be referred to weakly."""
+
+    number: int
+
+
+async def test_a_payload_is_let_go_as_soon_as_its_event_is_done(make_config: MakeConfig) -> None:
+    """Not only when the server has confirmed that: here nobody has asked it yet."""
+    async with RedisEventQueue(make_config(prefetch=10), payload_type=Opened) as queue:
+        await queue.enqueue_many([Opened(0), Opened(1)])
+        done = weakref.ref(await queue.dequeue())
+        assert done() is not None
+
+        assert await queue.dequeue(timeout=0) == Opened(1)
+
+        assert done() is None

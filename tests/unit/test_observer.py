@@ -11,13 +11,13 @@ from streams_queue.errors import BackendTimeout
 from streams_queue.messages import Delivery
 from streams_queue.observer import Observer, Observers
 
-DELIVERY = Delivery(payload={}, event_id="a", entry_id="1-1", deliveries=1)
+DELIVERY = Delivery(payload={}, event_id="a", entry_id="1-1", deliveries=1, headers={"traceparent": "00-1"})
 CALLS: dict[str, tuple[Any, ...]] = {
     "accepted": (2,),
     "rejected": (3,),
     "handed_out": (DELIVERY,),
     "settled": (DELIVERY, "acked"),
-    "settled_together": ([DELIVERY], "acked"),
+    "settled_together": (1, "acked", [DELIVERY]),
     "dead": ("a", "max_retries"),
     "lost": (4, "deleted"),
     "state_lost": ("gone",),
@@ -61,12 +61,7 @@ def test_every_call_reaches_each_observer_in_order(name: str) -> None:
     getattr(Observers([first, second]), name)(*CALLS[name])
     assert first.heard == second.heard
     if name.startswith("settled"):
-        assert [
-            (call, list(about) if call == "settled_together" else about, how) for call, about, how in first.heard
-        ] == [
-            ("settled", DELIVERY, "acked"),
-            ("settled_together", [DELIVERY], "acked"),
-        ]
+        assert first.heard == [("settled", DELIVERY, "acked"), ("settled_together", 1, "acked", [DELIVERY])]
     else:
         assert first.heard == [(name, *CALLS[name])]
 

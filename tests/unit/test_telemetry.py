@@ -270,16 +270,14 @@ def test_the_reference_lists_every_metric() -> None:
 
 def test_what_is_not_sampled_is_counted_many_at_a_time(count_calls: Callable[..., int]) -> None:
     """Counted in calls of Python functions, which a busy machine does not change."""
-    from streams_queue.messages import Delivery
     from streams_queue.observer import Observers
 
     telemetry = Telemetry(load_config(memory_config()))
     observers = Observers([telemetry])
-    delivery = Delivery(payload={}, event_id="a", entry_id="1-1", deliveries=1)
     observers.handled_together([0.1], "processed")
 
     assert not observers.watch_handed_out
-    assert count_calls(lambda: observers.settled_together([delivery] * 100, "acked")) <= 6
+    assert count_calls(lambda: observers.settled_together(100, "acked", [])) <= 6
     assert count_calls(lambda: observers.handled_together([0.1] * 100, "processed")) <= 6
 
 
