@@ -58,10 +58,10 @@ local results, accepted, refused, doubled, known_in, remembered = {}, 0, 0, 0
 
 -- The plain case, which is nearly always the case: nothing is special, and everything fits.
 local function add_all()
-  local call, stream, argv = redis.call, KEYS[1], ARGV
+  local stream, argv = KEYS[1], ARGV
   for index = 1, count do
     local at = FIRST + (index - 1) * 3
-    results[index] = call('XADD', stream, '*', 'id', argv[at], 'payload', argv[at + 1], 'meta', argv[at + 2])
+    results[index] = redis.call('XADD', stream, '*', 'id', argv[at], 'payload', argv[at + 1], 'meta', argv[at + 2])
   end
   held, accepted = held + count, count
 end
