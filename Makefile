@@ -7,6 +7,9 @@ VENV ?= .venv
 CONSTRAINTS ?= constraints.txt
 EXTRAS ?= all,dev
 PEERS_PYTHON ?= $(shell python3.13 -c '' 2>/dev/null && echo python3.13 || ls ~/.pyenv/versions/3.13*/bin/python 2>/dev/null || echo $(PYTHON))
+# Most tests wait, for a process to start or a lease to end: three of them get along on two cores. A file stays in one hand.
+WORKERS ?= 3
+SIDE_BY_SIDE := --numprocesses $(WORKERS) --dist loadfile
 ARGS ?=
 SEED ?=
 
@@ -67,8 +70,8 @@ chaos-long: $(READY) ## the same for nearly half an hour
 chaos-variants: $(READY) ## break the package on purpose and see whether the storm's checker finds it out (ARGS='VARIANT …')
 	@$(VENV)/bin/python -m tests.chaos.trials $(ARGS)
 
-test: $(READY) ## run the tests that finish within five minutes (ARGS are given to pytest)
-	@$(VENV)/bin/python -m pytest -q -m 'not slow and not browser' $(ARGS)
+test: $(READY) ## run the tests that finish within five minutes (ARGS are given to pytest; WORKERS=0: one after the other)
+	@$(VENV)/bin/python -m pytest -q -m 'not slow and not browser' $(SIDE_BY_SIDE) $(ARGS)
 
 test-browser: $(READY) ## run the tests of the web page in Chromium (Debian: chromium, chromium-driver)
 	@$(VENV)/bin/python -m pytest -q -m browser tests/browser $(ARGS)
@@ -85,11 +88,11 @@ test-lowest: ## run the tests with the lowest versions that pyproject.toml allow
 
 test-servers: $(READY) $(SERVER_READY) ## run the tests that need a server on Valkey 9.1 and 8.1, Redis 8.2 and 6.2
 	@failed=; for server in $(TESTED); do echo "--- $$server"; \
-	  STREAMS_QUEUE_TEST_SERVER=$$server $(VENV)/bin/python -m pytest -q -m 'not slow' $(SERVER_TESTS) $(ARGS) || failed+=" $$server"; \
+	  STREAMS_QUEUE_TEST_SERVER=$$server $(VENV)/bin/python -m pytest -q -m 'not slow' $(SIDE_BY_SIDE) $(SERVER_TESTS) $(ARGS) || failed+=" $$server"; \
 	  done; [ -z "$$failed" ] || { echo "failed on$$failed" >&2; exit 1; }
 
 test-acl: $(READY) ## run the tests that need a server as the user of config/redis/, who may do nothing else
-	@STREAMS_QUEUE_TEST_USER=acl $(VENV)/bin/python -m pytest -q -m 'not slow' $(SERVER_TESTS) $(ARGS)
+	@STREAMS_QUEUE_TEST_USER=acl $(VENV)/bin/python -m pytest -q -m 'not slow' $(SIDE_BY_SIDE) $(SERVER_TESTS) $(ARGS)
 
 test-python: ## run the tests on another Python: make test-python PYTHON=python3.13
 	@$(MAKE) --no-print-directory VENV=.venv-$$($(PYTHON) -c 'import sys; print("py%d%d" % sys.version_info[:2])') test
