@@ -130,14 +130,15 @@ async def test_a_pipeline_that_never_stops_its_queue_leaves_nothing_behind(
 @pytest.mark.parametrize("backend", ["redis", "resilient"])
 async def test_cleanup_confirms_what_is_done_at_once(make_queue: MakeQueue, backend: str, stored: StoredQueue) -> None:
     """It returns after the server's reply; what is in hand stays in hand, what waits keeps waiting."""
-    queue = make_queue(type=backend)
-    for each in events(3):
+    queue = make_queue(type=backend, prefetch=100)
+    for each in events(100):
         await queue.enqueue(each)
-    for _ in range(2):
+    assert await stored.length() == 100  # connected, so that the look below takes less time than an ack may wait
+    for _ in range(5):
         await queue.dequeue()
     await queue.cleanup()
-    assert await stored.numbers() == [1, 2]
-    assert await queue.dequeue() == event(2)
+    assert await stored.numbers() == list(range(4, 100))
+    assert await queue.dequeue() == event(5)
 
 
 async def test_cleanup_never_deletes_the_queue(make_queue: MakeQueue) -> None:

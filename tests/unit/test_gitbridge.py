@@ -375,13 +375,15 @@ async def test_cleanup_never_raises(
 ) -> None:
     """What could not be confirmed in time is still being sent: nothing to wake anybody for."""
     caplog.set_level(logging.INFO)
+    asked = []
 
     async def late() -> None:
+        asked.append("flush")
         raise BackendTimeout
 
     monkeypatch.setattr(queue.queue, "flush", late)
     await queue.cleanup()
-    assert in_the_log(caplog) == []
+    assert (asked, in_the_log(caplog)) == (["flush"], [])
 
 
 async def test_stop_is_for_good(queue: GitBridgeQueue) -> None:
