@@ -18,6 +18,8 @@ import pytest
 
 from streams_queue import RedisEventQueue, load_config
 from tests.conftest import StartServer
+from tests.support.logins import login
+from tests.support.servers import RedisServer
 from tests.support.waiting import wait_until_sync
 
 httpx = pytest.importorskip("httpx")
@@ -28,6 +30,7 @@ from tests.support.webhook_receiver import CONFIG, SECRET, Part, WebhookReceiver
 pytestmark = pytest.mark.integration
 MakeExample = Callable[..., WebhookReceiver]
 PUSH = {"ref": "refs/heads/main", "repository": {"full_name": "octocat/Hello-World"}}
+NAMESPACE = f"webhooks-{uuid.uuid4().hex[:12]}"
 MOST = 25 * 1024 * 1024
 
 
@@ -45,6 +48,16 @@ def make_example(tmp_path: Path) -> Iterator[MakeExample]:
         example.end()
         for part in example.parts:
             assert SECRET not in part.log
+
+
+@pytest.fixture(scope="module")
+def receiver(redis_server: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Part]:
+    """A receiver on the shared server, for tests that send it nothing that it keeps."""
+    example = WebhookReceiver(login(redis_server.url, NAMESPACE), tmp_path_factory.mktemp("receiver"))
+    example.environment["STREAMS_QUEUE_NAMESPACE"] = NAMESPACE
+    yield example.start_receiver()
+    example.end()
+    assert SECRET not in example.parts[0].log
 
 
 def signed(body: bytes, secret: str = SECRET) -> str:
@@ -85,10 +98,8 @@ def test_a_webhook_is_taken_and_handled(make_example: MakeExample, start_server:
     assert (health.status_code, health.json()) == (200, {"status": "healthy"})
 
 
-def test_what_is_no_webhook_gets_a_clear_answer(make_example: MakeExample, start_server: StartServer) -> None:
+def test_what_is_no_webhook_gets_a_clear_answer(receiver: Part, redis_server: RedisServer) -> None:
     """A 4xx that says what is wrong, for each of the ways; nothing of it is queued."""
-    server = start_server()
-    receiver = make_example(server.url).start_receiver()
     refused: list[tuple[int, str, Any, dict[str, str | None]]] = [
         (401, "X-Hub-Signature-256 is missing", PUSH, {"X_Hub_Signature_256": None}),
         (401, "does not match", PUSH, {"X_Hub_Signature_256": signed(b"another body")}),
@@ -113,12 +124,11 @@ def test_what_is_no_webhook_gets_a_clear_answer(make_example: MakeExample, start
         answered, answer = post(receiver, body, **headers)
         assert (answered, words in answer["error"]) == (status, True), (status, words, answered, answer)
     assert httpx.get(f"{receiver.url}/webhook").status_code == 405
-    assert server.command("XLEN", "gitbridge:{events}") == 0
+    assert redis_server.command("XLEN", f"{NAMESPACE}:{{events}}") == 0
 
 
-def test_signatures_of_any_bytes_are_refused(make_example: MakeExample, start_server: StartServer) -> None:
+def test_signatures_of_any_bytes_are_refused(receiver: Part) -> None:
     """A header may hold what is not ASCII; the comparison takes it."""
-    receiver = make_example(start_server().url).start_receiver()
     answer = httpx.post(
         f"{receiver.url}/webhook",
         content=b"{}",
@@ -143,9 +153,9 @@ def test_bodies_are_bounded(make_example: MakeExample, start_server: StartServer
         assert line.recv(100).startswith(b"HTTP/1.1 413")
 
 
-def test_a_body_that_never_ends_is_408(make_example: MakeExample, start_server: StartServer) -> None:
+@pytest.mark.slow
+def test_a_body_that_never_ends_is_408(receiver: Part) -> None:
     """Nobody keeps a request open for longer than GitHub would."""
-    receiver = make_example(start_server().url).start_receiver()
     with socket.create_connection(("127.0.0.1", receiver.port), timeout=9) as line:
         head = "POST /webhook HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\nX-GitHub-Event: push\r\n"
         line.sendall(head.encode() + b"X-GitHub-Delivery: 1\r\nX-Hub-Signature-256: sha256=0\r\n\r\n{")
@@ -160,6 +170,7 @@ def test_without_a_secret_it_does_not_start(make_example: MakeExample, start_ser
         example.start_receiver()
 
 
+@pytest.mark.slow
 @pytest.mark.faults
 def test_a_webhook_is_taken_while_redis_is_away(make_example: MakeExample, start_server: StartServer) -> None:
     """202 from the spool, also by a receiver that starts meanwhile; a kill of both loses nothing."""
@@ -178,6 +189,22 @@ def test_a_webhook_is_taken_while_redis_is_away(make_example: MakeExample, start
     server.start()
     example.start_worker()  # adopts what they left
     until_effects(example, {"before", "first", "second"})
+
+
+@pytest.mark.slow
+@pytest.mark.faults
+def test_several_receivers_share_a_port_and_a_spool(make_example: MakeExample, start_server: StartServer) -> None:
+    """`uvicorn --workers`: each has a file of its own in the directory, and all of it is handled."""
+    server = start_server(appendonly="yes")
+    server.kill()
+    example = make_example(server.url)
+    receiver = example.start_receiver("--workers", "2")
+    sent = {f"delivery-{number}" for number in range(20)}
+    for delivery_id in sent:
+        assert post(receiver, PUSH, X_GitHub_Delivery=delivery_id)[0] == 202
+    server.start()
+    example.start_worker()
+    until_effects(example, sent)
 
 
 @pytest.mark.faults
@@ -221,6 +248,7 @@ def test_without_a_server_it_works_through_them_itself(make_example: MakeExample
 # --- rollback --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.faults
 def test_the_rollback_works_through_redis_and_the_spool(make_example: MakeExample, start_server: StartServer) -> None:
     """What waits there, and what a killed receiver left on disk; it says how many, and that nothing is left."""

@@ -103,7 +103,6 @@ class WebhookReceiver:
             "REDIS_URL": redis_url,
             "WEBHOOK_SPOOL": str(directory / "spool"),
             "WEBHOOK_DATABASE": str(directory / "webhooks.sqlite3"),
-            "PYTHONPATH": str(EXAMPLE),
             "PYTHONUNBUFFERED": "1",
         }
         self.parts: list[Part] = []
