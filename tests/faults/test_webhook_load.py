@@ -79,8 +79,7 @@ async def send(load: Load, port: int, server: RedisServer, programs: Programs) -
     )
     await sender.until(1, 60)
     await take_away(server, load, asyncio.get_running_loop().time())
-    await sender.until(2, load.seconds + 60)
-    assert await sender.ended() == 0, sender.describe()
+    assert await sender.ended(load.seconds + 60) == 0, sender.describe()
     return [Request(*each) for each in sender.journal[1][1]]
 
 

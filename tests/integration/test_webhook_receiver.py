@@ -137,6 +137,7 @@ def test_signatures_of_any_bytes_are_refused(receiver: Part) -> None:
     assert answer.status_code == 401
 
 
+@pytest.mark.slow
 def test_bodies_are_bounded(make_example: MakeExample, start_server: StartServer) -> None:
     """GitHub's largest is taken; a larger one is 413, whether it says its size or comes in chunks without an end."""
     receiver = make_example(start_server().url).start_receiver()
@@ -268,6 +269,7 @@ def test_the_rollback_works_through_redis_and_the_spool(make_example: MakeExampl
     assert example.effects() == Counter(waiting | {"spooled"})
 
 
+@pytest.mark.slow
 @pytest.mark.faults
 def test_the_rollback_does_not_call_an_unknown_queue_empty(
     make_example: MakeExample, start_server: StartServer
