@@ -26,6 +26,8 @@ SHARES = {"repeated": 4, "bad_signature": 2, "no_id": 2, "no_json": 2}
 FALSE_SIGNATURE = "sha256=" + "0" * 64
 BODIES = 200
 GIVE_UP_AFTER = 15.0
+# A connection that has been free for longer may be closed by the receiver just when it is used again.
+USABLE_FOR = 3.0
 
 
 class Body(NamedTuple):
@@ -43,6 +45,7 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._received = bytearray()
         self._answered: asyncio.Future[int] | None = None
+        self._used = time.perf_counter()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep what to write to."""
@@ -51,7 +54,8 @@ class Connection(asyncio.Protocol):
     @property
     def usable(self) -> bool:
         """Whether it can carry another request."""
-        return self._transport is not None and not self._transport.is_closing()
+        is_open = self._transport is not None and not self._transport.is_closing()
+        return is_open and time.perf_counter() - self._used < USABLE_FOR
 
     async def post(self, request: bytes) -> int:
         """Send a request; return the status of the answer, 0 if the connection breaks before it."""
@@ -73,6 +77,7 @@ class Connection(asyncio.Protocol):
         self._answer(0)
 
     def _answer(self, status: int) -> None:
+        self._used = time.perf_counter()
         if self._answered is not None and not self._answered.done():
             self._answered.set_result(status)
 
@@ -154,6 +159,7 @@ class Sender:
         while self._free:
             if (connection := self._free.pop()).usable:
                 return connection
+            connection.close()
         try:
             _, made = await asyncio.get_running_loop().create_connection(Connection, "127.0.0.1", self._port)
         except OSError:
