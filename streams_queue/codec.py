@@ -9,10 +9,11 @@ import dataclasses
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from typing import Any, Final, NoReturn, Protocol
 
 import msgspec
+import msgspec.inspect
 
 from streams_queue.errors import ConfigError, DecodeError, EncodeError, MessageTooLarge
 from streams_queue.messages import Payload
@@ -294,6 +295,32 @@ def _check_payload_type(payload_type: Any) -> None:
         raise ConfigError(f"payload_type must be a msgspec Struct or a dataclass, not {payload_type!r}")
     if not compares_by_value:
         raise ConfigError(f"payload_type {payload_type.__name__} must compare by value (eq=True)")
+
+
+def make_instance(payload: Mapping[str, Any], payload_type: type[Any]) -> Any:
+    """Return an instance of a payload type that has the values of a mapping.
+
+    Raises:
+        EncodeError: A value is missing, or of another type, or one that the type has no field for and would be dropped.
+    """
+    fields = _fields_of(payload_type)
+    _refuse_names(payload.keys() - fields.keys(), f"{payload_type.__name__} has no field for")
+    _refuse_names({name for name, required in fields.items() if required} - payload.keys(), "lacks")
+    try:
+        return msgspec.convert(payload, payload_type)
+    except _UNREADABLE as error:
+        raise EncodeError(_path_in(error), f"does not fit {payload_type.__name__}") from None
+
+
+def _fields_of(payload_type: type[Any]) -> dict[str, bool]:
+    """Return which keys a JSON object for a payload type may have, and whether it has to."""
+    described: Any = msgspec.inspect.type_info(payload_type)
+    return {field.encode_name: field.required for field in described.fields}
+
+
+def _refuse_names(names: Set[object], problem: str) -> None:
+    if names:
+        raise EncodeError("payload", f"{problem} {', '.join(sorted(_shortened(str(name)) for name in names))}")
 
 
 def _path_in(error: Exception) -> str:

@@ -105,6 +105,16 @@ class Queue(Protocol):
         """The events are done; tell the server with the next read, or within 5 ms. Leases are kept until it knows."""
         ...
 
+    async def flush(self) -> None:
+        """Return when the server knows of all that was done so far, what `ack_soon` and `dequeue` have kept included.
+
+        What is in hand stays in hand, and the queue stays open.
+
+        Raises:
+            BackendTimeout: No reply within enqueue_timeout; the acks are still being sent.
+        """
+        ...
+
     async def nack(self, delivery: Delivery, *, delay: float | None = None, error: str | None = None) -> None:
         """The event failed: retry it after `delay` seconds (default: the retry policy's), or bury it past the limit.
 

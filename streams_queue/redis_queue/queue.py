@@ -331,6 +331,20 @@ class RedisEventQueue:
         """The events are done; tell the server with the next read, or within 5 ms. Leases are kept until it knows."""
         self._ack_soon(deliveries)
 
+    async def flush(self) -> None:
+        """Return when the server knows of all that was done so far, what `ack_soon` and `dequeue` have kept included.
+
+        Redis: 1 round trip, shared with other acks of the moment; none if it knows already.
+        Cancelled: The acks are sent all the same.
+
+        Raises:
+            BackendTimeout: No reply within enqueue_timeout; the acks are still being sent, and the leases kept.
+        """
+        session = self._session
+        if session is None or session.is_over or session.loop is not asyncio.get_running_loop():
+            return
+        await session.settlements.confirmed(session.loop.time() + self.settings.enqueue_timeout)
+
     async def nack(self, delivery: Delivery, *, delay: float | None = None, error: str | None = None) -> None:
         """The event failed: retry it after `delay` seconds (default: the retry policy's), or bury it past the limit.
 

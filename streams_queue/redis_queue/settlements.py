@@ -6,6 +6,7 @@ A lease is kept, and renewed by the keeper, until the server has confirmed its s
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import time
 from collections.abc import Coroutine, Iterable, Sequence
@@ -40,6 +41,8 @@ class Settlements:
         self._observers = observers
         self._size = size
         self._acks: dict[str, Lease] = {}
+        # Taken to be sent and neither confirmed nor put back; each list is the one that `take_acks` returned.
+        self._under_way: list[list[Lease]] = []
         self._confirmations: dict[str, list[asyncio.Future[None]]] = {}
         self._flush_timer: asyncio.TimerHandle | None = None
         self._flush_at = 0.0
@@ -77,10 +80,22 @@ class Settlements:
             if lease.entry_id in self._acks or lease.entry_id in self._leases:
                 awaited.append(confirmed := loop.create_future())
                 self._confirmations.setdefault(lease.entry_id, []).append(confirmed)
+        await self._until(awaited, deadline)
+
+    async def confirmed(self, deadline: float) -> None:
+        """Wait for the server's reply to all acks that wait or are on their way. Cancelled, Raises: as `ack`."""
+        loop = asyncio.get_running_loop()
+        awaited = []
+        for lease in itertools.chain(self._acks.values(), *self._under_way):
+            awaited.append(confirmed := loop.create_future())
+            self._confirmations.setdefault(lease.entry_id, []).append(confirmed)
+        await self._until(awaited, deadline)
+
+    async def _until(self, awaited: Sequence[asyncio.Future[None]], deadline: float) -> None:
         if not awaited:
             return
         self._flush_in(0.0)
-        _, late = await asyncio.wait(awaited, timeout=max(0.0, deadline - loop.time()))
+        _, late = await asyncio.wait(awaited, timeout=max(0.0, deadline - asyncio.get_running_loop().time()))
         if late:
             raise BackendTimeout("the acknowledgement was not confirmed in time; it is still being sent")
 
@@ -89,6 +104,8 @@ class Settlements:
         taken = list(self._acks.values())[:_MAX_ACKS]
         for lease in taken:
             del self._acks[lease.entry_id]
+        if taken:
+            self._under_way.append(taken)
         return taken
 
     def take_all_acks(self) -> list[Lease]:
@@ -97,8 +114,9 @@ class Settlements:
         self._acks.clear()
         return taken
 
-    def confirm_acks(self, leases: Sequence[Lease]) -> None:
-        """The server knows: forget the leases."""
+    def confirm_acks(self, leases: list[Lease]) -> None:
+        """The server knows: forget the leases that `take_acks` returned."""
+        self._arrived(leases)
         if self._confirmations:
             for lease in leases:
                 self._forget(lease, "acked")
@@ -111,10 +129,19 @@ class Settlements:
             self._observers.settled_together(len(leases), "acked", told)
         _let_go(leases)
 
-    def put_acks_back(self, leases: Sequence[Lease]) -> None:
-        """The server may not know: send them again, shortly."""
-        self._acks = {lease.entry_id: lease for lease in leases} | self._acks
+    def put_acks_back(self, leases: list[Lease]) -> None:
+        """The server may not know what `take_acks` returned: send them again, shortly."""
+        self._wait_again(leases)
         self._flush_in(ACK_DELAY)
+
+    def _arrived(self, leases: list[Lease]) -> None:
+        # A request that failed half way is heard of twice: by who sent it, and by who was to get the reply.
+        if leases in self._under_way:
+            self._under_way.remove(leases)
+
+    def _wait_again(self, leases: list[Lease]) -> None:
+        self._arrived(leases)
+        self._acks = {lease.entry_id: lease for lease in leases} | self._acks
 
     async def flush(self, timeout: float) -> bool:
         """Send all acks that wait; False if the server did not confirm them within `timeout` seconds."""
@@ -150,10 +177,10 @@ class Settlements:
                     await self._channel.commands.ack_now(self._channel.requests, [lease.entry_id for lease in taken])
                 except BackendError as error:
                     self._channel.failed(error)
-                    self._acks = {lease.entry_id: lease for lease in taken} | self._acks
+                    self._wait_again(taken)
                     await asyncio.sleep(backoff.next())
                 except BaseException:
-                    self._acks = {lease.entry_id: lease for lease in taken} | self._acks
+                    self._wait_again(taken)
                     raise
                 else:
                     self.confirm_acks(taken)

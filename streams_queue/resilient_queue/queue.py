@@ -333,6 +333,14 @@ class ResilientQueue:
         """The events are done; the server is told with the next read, or within 5 ms."""
         self._ack_all(deliveries)
 
+    async def flush(self) -> None:
+        """Return when the server knows of all that was done so far. What is held locally is moved by itself.
+
+        Raises:
+            BackendTimeout: No reply within enqueue_timeout; the acks are still being sent.
+        """
+        await self._redis.flush()
+
     def _ack_all(self, deliveries: Sequence[Delivery]) -> None:
         _ack_each(self._redis, self._local, self._local_deliveries, deliveries)
 

@@ -26,6 +26,25 @@ async def _one(queue: Queue) -> Delivery:
     return delivery
 
 
+async def test_flush_confirms_what_is_done_and_nothing_else(queue: Queue) -> None:
+    """After it there is no ack on its way; what is in hand stays in hand, and the queue goes on."""
+    await queue.flush()
+    await queue.enqueue_many(events(3))
+    done, in_hand = await receive_exactly(queue, 2)
+    queue.ack_soon(done)
+    await queue.flush()
+    assert await state_of(queue) == whole(waiting=1, in_flight=1, enqueued=3, acked=1)
+    await queue.ack(in_hand)
+    await queue.flush()
+    assert await state_of(queue) == whole(waiting=1, enqueued=3, acked=2)
+
+
+async def test_flush_of_a_closed_queue_returns(queue: Queue) -> None:
+    """Whatever could be confirmed was confirmed by cleanup."""
+    await queue.cleanup()
+    await queue.flush()
+
+
 async def test_receive_returns_nothing_at_once_with_timeout_zero(queue: Queue) -> None:
     """timeout=0 does not wait."""
     started = time.monotonic()

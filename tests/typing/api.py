@@ -28,6 +28,7 @@ from streams_queue import (
     check_redis_health,
     load_config,
 )
+from streams_queue.gitbridge import GitBridgeQueue
 
 CONFIG: Mapping[str, Any] = {"queue": {"type": "asyncio", "max_size": 10, "timeout": 1, "retry_policy": {}}}
 
@@ -105,3 +106,15 @@ def errors_are_caught_by_what_they_are() -> tuple[str, ...]:
     except ConfigError as error:
         return error.problems
     return ()
+
+
+async def in_gitbridge() -> None:
+    queue = GitBridgeQueue(CONFIG)
+    await queue.start()
+    assert_type(await queue.enqueue({"event_type": "push"}, event_id="72d3162e"), bool)
+    event: dict[str, Any] | None = await queue.dequeue()
+    del event
+    assert_type((queue.get_queue_size(), queue.is_running()), tuple[int, bool])
+    assert_type(queue.queue, Queue)
+    await queue.cleanup()
+    await queue.stop()
