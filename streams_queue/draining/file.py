@@ -51,7 +51,7 @@ class ExportFile:
             with self._errors():
                 self.export_id = self._read() if self._size() else self._write_header()
         except BaseException:
-            self._file.close()
+            self.close()
             raise
 
     @property
@@ -106,8 +106,9 @@ class ExportFile:
 
     def _write_header(self) -> str:
         export_id = secrets.token_hex(8)
-        self._file.truncate(0)
-        self._file.seek(0)
+        if self._size():
+            self._file.truncate(0)
+            self._file.seek(0)
         self._file.write(header_line(Header(export_id, self._queue)))
         self._begin = self._file.tell()
         self._sync()

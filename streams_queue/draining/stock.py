@@ -164,7 +164,7 @@ class Stock:
 
     async def note_taken_out(self, drain: str, count: int) -> None:
         """Let a drain begin, or go on, at so many events."""
-        await self._ask("HSET", self.keys.drains, drain, count)
+        await self._run("drain_begin", (self.keys.drains,), (drain, count))
 
     async def forget(self, drain: str) -> None:
         """The drain has ended."""
