@@ -210,6 +210,10 @@ def _print_worked_off(worker: Worker, worked: WorkedOff, *, as_json: bool) -> No
         print_json(fields)
     else:
         print_fields({name.replace("_", " "): _shown(value) for name, value in fields.items()})
+    if worked.died:
+        print_error(f"{worked.died} events have become dead letters: `streams-queue dead list` says why")
+    if stats.waiting or stats.in_flight or stats.delayed:
+        print_error("not empty: events still come in, are with other workers, or wait for their next try")
 
 
 # --- looking ---

@@ -147,8 +147,9 @@ class Stock:
 
         Redis: 2 round trips per page. Harmless when repeated.
         """
-        now_ms, skip, ended = (await self.figures()).now_ms, 0, 0
-        while page := await self.delayed(skip):
+        figures = await self.figures()
+        now_ms, skip, ended = figures.now_ms, 0, 0
+        while skip < figures.delayed and (page := await self.delayed(skip)):
             early = [event for event in page if event.due_ms > now_ms and not event.handed_out]
             if early:
                 pairs = ((ended + place, event.member) for place, event in enumerate(early))

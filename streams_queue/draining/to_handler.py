@@ -35,7 +35,7 @@ class WorkedOff:
 
 
 async def work_off(queue: Queue, worker: Worker, stock: Stock, *, wait: float, dead: bool) -> WorkedOff:
-    """Run the worker until the queue holds nothing, or until nothing has happened in it for `wait` seconds.
+    """Run the worker until the queue holds nothing; or for `wait` seconds more, in which nothing but new events comes.
 
     Delays end at once; retries come when they are due, as ever.
 
@@ -52,34 +52,58 @@ async def work_off(queue: Queue, worker: Worker, stock: Stock, *, wait: float, d
     before = await stock.figures()
     if "delivery" in before.totals.get("paused", ""):
         raise UsageError("Handing out is paused, so that no handler would get anything; resume it first")
-    while dead and await queue.redrive(count=500):
-        pass
+    if dead:
+        await queue.redrive()
     await stock.end_delays()
     died = (await queue.stats()).totals["dead"]
-    ending = asyncio.create_task(_end_when_empty(worker, stock, wait), name="streams_queue.drain")
+    watch = Watch(before, wait)
+    ending = asyncio.create_task(_end_when_done(worker, stock, watch), name="streams_queue.drain")
     try:
         await worker.run()
     finally:
         ending.cancel()
         await asyncio.wait([ending])
+    if not ending.cancelled():
+        ending.result()
     stats = await queue.stats()
     return WorkedOff(stats, stats.totals["dead"] - died)
 
 
-async def _end_when_empty(worker: Worker, stock: Stock, wait: float) -> None:
-    seen, since = None, time.monotonic()
-    while True:
-        figures = await stock.figures()
-        now = (_counted(figures), worker.counts)
-        if now != seen or worker.running_handlers:
-            seen, since = now, time.monotonic()
-        if figures.entries + figures.delayed == 0 or time.monotonic() - since >= wait:
-            worker.stop()
-            return
-        if not figures.entries:
+async def _end_when_done(worker: Worker, stock: Stock, watch: Watch) -> None:
+    try:
+        while not watch.is_over(await stock.figures(), busy=worker.running_handlers > 0):
             await stock.end_delays()
-        await asyncio.sleep(_POLL)
+            await asyncio.sleep(_POLL)
+    finally:
+        worker.stop()
 
 
-def _counted(figures: Figures) -> tuple[str, ...]:
-    return tuple(figures.totals.get(name, "0") for name in ("acked", "dead", "retried", "enqueued"))
+class Watch:
+    """Tells when to end: at once when the queue is empty, else when only what is new has happened for a while.
+
+    Args:
+        before: The queue as it was at the beginning.
+        wait: Seconds.
+    """
+
+    def __init__(self, before: Figures, wait: float) -> None:
+        self._before = before
+        self._wait = wait
+        self._seen: tuple[str, ...] = ()
+        self._since = time.monotonic()
+
+    def is_over(self, figures: Figures, *, busy: bool) -> bool:
+        """Look at the queue as it is now, while handlers are `busy` or not."""
+        if figures.entries + figures.delayed == 0:
+            return True
+        done = tuple(figures.totals.get(name, "0") for name in ("acked", "dead", "retried"))
+        if (busy or done != self._seen) and not self._is_all_new(figures):
+            self._since = time.monotonic()
+        self._seen = done
+        return time.monotonic() - self._since >= self._wait
+
+    def _is_all_new(self, figures: Figures) -> bool:
+        """Whether events come in, and what waits now did not at the beginning."""
+        comes_in = figures.totals.get("enqueued") != self._before.totals.get("enqueued")
+        oldest = int(figures.oldest_waiting.partition("-")[0] or figures.now_ms)
+        return comes_in and oldest > self._before.now_ms
