@@ -21,18 +21,20 @@ from tests.support.builders import Keys, redis_config
 class CommandedQueue:
     """A queue, its configuration in a file, and what the server holds of it."""
 
-    def __init__(self, url: str, folder: Path, **queue: Any) -> None:
+    def __init__(self, url: str, folder: Path, *, through: str | None = None, **queue: Any) -> None:
+        """Name a queue on the server at `url`, which the command reaches `through` a proxy, if there is one."""
         self.keys = Keys(f"drain{uuid.uuid4().hex[:10]}")
-        self.config = redis_config(url, namespace=self.keys.namespace, **queue)
-        self.folder = folder
+        self.config = redis_config(through or url, namespace=self.keys.namespace, **queue)
+        self._url = through or url
         self.file = folder / f"{self.keys.namespace}.yaml"
         self.file.write_text(yaml.safe_dump(self.config))
         self.raw = redis.Redis.from_url(url)
         self.list = f"{self.keys.namespace}:list"
 
     def run(self, *arguments: str) -> Result:
-        """Run the command on it."""
-        return CliRunner().invoke(app, [*arguments, "--config", str(self.file)])
+        """Run the command on it; onto a list as the default user, since a queue's own may not touch other keys."""
+        login = ("--url", self._url) if "list" in arguments else ()
+        return CliRunner().invoke(app, [*arguments, *login, "--config", str(self.file)])
 
     def json(self, *arguments: str, exit_code: int = 0) -> Any:
         """Run the command, which ends with an exit code, and return its answer."""

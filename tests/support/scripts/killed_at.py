@@ -1,4 +1,4 @@
-"""Run the command, and be killed with SIGKILL at a given step of it."""
+"""Run the command, and be killed with SIGKILL at a given step of it, or stopped."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ from streams_queue.draining import Stock
 from streams_queue.draining.file import ExportFile
 from tests.support.journal import arguments
 
+given = arguments()
 PLACES: dict[str, Any] = {"stock": Stock, "file": ExportFile}
 
 
-def die(*_: Any) -> None:
-    """Be gone, as after a power failure."""
-    os.kill(os.getpid(), signal.SIGKILL)
+def die() -> None:
+    """Be gone, as after a power failure; or stand still, until somebody lets the process go on."""
+    os.kill(os.getpid(), signal.SIGSTOP if given["side"] == "stopped" else signal.SIGKILL)
 
 
 def tear(file: ExportFile) -> None:
@@ -30,7 +31,7 @@ def tear(file: ExportFile) -> None:
 
 
 def kill_at(step: str, side: str, number: int) -> None:
-    """Let the `number`th call of a method be the last one: before it is made, after it, or in the middle of writing."""
+    """Let the `number`th call of a method be the last one: before it, after it, or in the middle of writing."""
     place, _, name = step.partition(".")
     method = getattr(PLACES[place], name)
     calls = 0
@@ -63,7 +64,6 @@ def kill_at(step: str, side: str, number: int) -> None:
     setattr(PLACES[place], name, waited_for if inspect.iscoroutinefunction(method) else called)
 
 
-given = arguments()
 kill_at(given["step"], given["side"], given["number"])
 sys.argv = ["streams-queue", *given["command"]]
 main()
