@@ -19,6 +19,7 @@ from streams_queue.cli import (
     enqueue,
     exit_codes,
     exporter,
+    importing,
     looking,
     worker,
 )
@@ -67,7 +68,7 @@ app.command("demo")(demo.demo)
 app.command("worker")(worker.work)
 app.command("enqueue")(enqueue.enqueue)
 app.command("drain")(drain.drain)
-app.command("import")(drain.import_events)
+app.command("import")(importing.import_events)
 app.command("stats")(looking.stats)
 app.command("health")(looking.health)
 app.command("peek")(looking.peek)

@@ -1,16 +1,15 @@
-"""`drain` and `import`: the way out of a queue, and back."""
+"""`drain`: the way out of a queue."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from streams_queue.cli import exit_codes
 from streams_queue.cli.options import (
@@ -22,14 +21,12 @@ from streams_queue.cli.options import (
     load_settings,
     queue_on_server,
 )
-from streams_queue.cli.output import print_error, print_fields, print_json, print_line, stderr
+from streams_queue.cli.output import print_error, print_fields, print_json, print_line, progress, shown
 from streams_queue.cli.working import load_handler, log_to_stderr
 from streams_queue.config import Settings
 from streams_queue.draining import (
     PLAN_LIST,
     Drain,
-    Import,
-    Imported,
     Report,
     Sink,
     Stock,
@@ -39,11 +36,9 @@ from streams_queue.draining import (
     work_off,
 )
 from streams_queue.draining.file import ExportFile
-from streams_queue.errors import BackendError, StreamsQueueError, UsageError
+from streams_queue.errors import StreamsQueueError, UsageError
 from streams_queue.keys import QueueKeys
 from streams_queue.worker import Worker
-
-Advance = Callable[[int], None]
 
 
 class Target(StrEnum):
@@ -127,7 +122,7 @@ async def _run(stock: Stock, sink: Sink, options: dict[str, Any]) -> Report:
     try:
         figures = await stock.figures()
         total = figures.entries + figures.delayed + (figures.dead if job.dead else 0)
-        with _progress("drained", total, "events") as job.advance:
+        with progress("drained", total, "events") as job.advance:
             return await job.run()
     except StreamsQueueError:
         print_error(
@@ -157,15 +152,9 @@ def _print_report(report: Report, *, as_json: bool) -> None:
     if as_json:
         print_json(fields)
         return
-    shown = {name.replace("_", " "): _shown(value) for name, value in fields.items()}
-    print_fields({name: value for name, value in shown.items() if value})
+    said = {name.replace("_", " "): shown(value) for name, value in fields.items()}
+    print_fields({name: value for name, value in said.items() if value})
     _say_what_is_left(report)
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, dict):
-        return ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in value.items())
-    return {True: "yes", False: "no"}.get(value, str(value)) if isinstance(value, bool) else str(value)
 
 
 def _say_what_is_left(report: Report) -> None:
@@ -209,7 +198,7 @@ def _print_worked_off(worker: Worker, worked: WorkedOff, *, as_json: bool) -> No
     if as_json:
         print_json(fields)
     else:
-        print_fields({name.replace("_", " "): _shown(value) for name, value in fields.items()})
+        print_fields({name.replace("_", " "): shown(value) for name, value in fields.items()})
     if worked.died:
         print_error(f"{worked.died} events have become dead letters: `streams-queue dead list` says why")
     if stats.waiting or stats.in_flight or stats.delayed:
@@ -237,68 +226,4 @@ def _print_plan(there: dict[str, int], *, as_json: bool) -> None:
     if as_json:
         print_json({"would_drain": there})
     else:
-        print_line(f"would drain {_shown(there)}")
-
-
-# --- back in ---
-
-
-def import_events(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="What `drain --to jsonl` has written.")],
-    *,
-    config: ConfigOption = None,
-    url: UrlOption = None,
-    environment: EnvironmentOption = None,
-    as_json: JsonOption = False,
-    wait: Annotated[float, typer.Option(min=0, metavar="S", help="Seconds to wait for room in a full queue.")] = 30.0,
-    incomplete: Annotated[
-        bool, typer.Option("--incomplete", help="Also if it was cut off, or lines are missing.")
-    ] = False,
-) -> None:
-    """Put exported events back, each once, also when run again. Exit code 1: not all are in."""
-    stock = Stock(load_settings(config, url, environment), "import")
-    done = Imported()
-    try:
-        with _progress("imported", file.stat().st_size if file.is_file() else None, "bytes") as advance:
-            job = Import(stock, file, wait, incomplete, _report_bad, advance, done)
-            asyncio.run(_import(job))
-    except BackendError:
-        print_error("stopped; the same command goes on from there")
-        raise
-    finally:
-        _print_imported(done, as_json=as_json)
-    if done.full:
-        print_error(f"{done.full}: {done.not_accepted} events are not in; the same command goes on from there")
-    raise typer.Exit(exit_codes.OK if done.is_complete else exit_codes.NO)
-
-
-async def _import(job: Import) -> None:
-    try:
-        await job.run()
-    finally:
-        await job.stock.leave()
-
-
-def _report_bad(number: int, why: str) -> None:
-    print_error(f"line {number}: {why}")
-
-
-def _print_imported(done: Imported, *, as_json: bool) -> None:
-    figures = {name: count for name, count in as_fields(done).items() if name != "full"}
-    if as_json:
-        print_json(figures)
-    else:
-        print_line(_shown(figures))
-
-
-@contextlib.contextmanager
-def _progress(what: str, total: int | None, unit: str) -> Iterator[Advance]:
-    """Show a bar; only a terminal sees it."""
-    console = stderr()
-    if not console.is_terminal:
-        yield lambda _: None
-        return
-    columns = (TextColumn(what), BarColumn(40), MofNCompleteColumn(), TextColumn(unit), TimeElapsedColumn())
-    with Progress(*columns, console=console) as progress:
-        task = progress.add_task(what, total=total)
-        yield lambda count: progress.advance(task, count)
+        print_line(f"would drain {shown(there)}")

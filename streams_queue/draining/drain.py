@@ -57,7 +57,7 @@ class Report:
         dead: Dead letters taken.
         at_start: Events that the queue held before: waiting, in flight and delayed.
         came_in: Enqueued, redriven or imported meanwhile.
-        settled: Acknowledged, buried or found missing meanwhile.
+        settled: Acknowledged, buried, found missing or drained by others meanwhile.
         left_waiting: Wait now.
         left_in_flight: Are with workers now.
         left_delayed: Are delayed now.
@@ -196,7 +196,7 @@ class Drain:
             dead=self.taken[State.DEAD],
             at_start=before.entries + before.delayed,
             came_in=since("enqueued", "redriven"),
-            settled=since("acked", "dead", "lost"),
+            settled=since("acked", "dead", "lost", "drained") - self.taken[State.WAITING] - self.taken[State.DELAYED],
             left_waiting=max(0, after.entries - after.pending),
             left_in_flight=min(after.entries, after.pending),
             left_delayed=after.delayed,

@@ -23,15 +23,18 @@ class WorkedOff:
     Attributes:
         stats: The queue, after the worker's end.
         died: How many events have become dead letters meanwhile, here or in other workers.
+        takes_dead: Whether the dead letters were to be worked through.
     """
 
     stats: QueueStats
     died: int
+    takes_dead: bool
 
     @property
     def is_empty(self) -> bool:
         """Whether every event was worked through, and none died of it."""
-        return not (self.stats.waiting or self.stats.in_flight or self.stats.delayed or self.died)
+        left = self.stats.waiting + self.stats.in_flight + self.stats.delayed
+        return not (left or self.died or (self.takes_dead and self.stats.dead))
 
 
 async def work_off(queue: Queue, worker: Worker, stock: Stock, *, wait: float, dead: bool) -> WorkedOff:
@@ -66,7 +69,7 @@ async def work_off(queue: Queue, worker: Worker, stock: Stock, *, wait: float, d
     if not ending.cancelled():
         ending.result()
     stats = await queue.stats()
-    return WorkedOff(stats, stats.totals["dead"] - died)
+    return WorkedOff(stats, stats.totals["dead"] - died, dead)
 
 
 async def _end_when_done(worker: Worker, stock: Stock, watch: Watch) -> None:
@@ -89,14 +92,14 @@ class Watch:
     def __init__(self, before: Figures, wait: float) -> None:
         self._before = before
         self._wait = wait
-        self._seen: tuple[str, ...] = ()
+        self._seen = _done(before)
         self._since = time.monotonic()
 
     def is_over(self, figures: Figures, *, busy: bool) -> bool:
         """Look at the queue as it is now, while handlers are `busy` or not."""
         if figures.entries + figures.delayed == 0:
             return True
-        done = tuple(figures.totals.get(name, "0") for name in ("acked", "dead", "retried"))
+        done = _done(figures)
         if (busy or done != self._seen) and not self._is_all_new(figures):
             self._since = time.monotonic()
         self._seen = done
@@ -107,3 +110,7 @@ class Watch:
         comes_in = figures.totals.get("enqueued") != self._before.totals.get("enqueued")
         oldest = int(figures.oldest_waiting.partition("-")[0] or figures.now_ms)
         return comes_in and oldest > self._before.now_ms
+
+
+def _done(figures: Figures) -> tuple[str, ...]:
+    return tuple(figures.totals.get(name, "0") for name in ("acked", "dead", "retried"))

@@ -45,8 +45,10 @@ for i = 6, #ARGV, 4 do
   end
   payloads[i] = payload
 end
+local live, dead = 0, 0
 for i = 6, #ARGV, 4 do
   local kind, key = ARGV[i], ARGV[i + 1]
+  live, dead = live + (kind == 'x' and 0 or 1), dead + (kind == 'x' and 1 or 0)
   if kind == 'w' then
     remove(KEYS[1], ARGV[1], key)
   elseif kind == 'd' then
@@ -59,5 +61,10 @@ for i = 6, #ARGV, 4 do
   end
 end
 redis.call('HSET', KEYS[5], ARGV[3], ARGV[5])
-tally(KEYS[4], 'drained', (#ARGV - 5) / 4)
+if live > 0 then
+  tally(KEYS[4], 'drained', live)
+end
+if dead > 0 then
+  tally(KEYS[4], 'dead_drained', dead)
+end
 return 'done'

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,9 @@ import pytest
 import redis
 
 from streams_queue import RedisEventQueue
+from streams_queue.draining import Stock, ToFile
+from streams_queue.draining.drain import Moved
+from streams_queue.draining.events import Event
 from tests.conftest import StartServer
 from tests.support.commanded import CommandedQueue
 from tests.support.waiting import wait_until_sync
@@ -202,6 +206,46 @@ def test_full_dead_letters_take_what_they_have_room_for(make_stored: MakeStored,
     assert done.exit_code == 1
     assert "the dead letters are full: 1 events are not in" in done.stderr
     assert len(small.dead()) == 2
+
+
+def test_a_second_import_at_the_same_time_is_noticed(
+    stored: CommandedQueue, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of the two ends with an error; each event is in once."""
+    stored.put(*({"n": n} for n in range(700)))
+    stored.json("drain", "--to", "jsonl", str(path))
+    imported, others = Stock.imported, [lambda: stored.json("import", str(path))]
+
+    async def imported_and_overtaken(self: Stock, export: str) -> str:
+        known = await imported(self, export)
+        if others:
+            await asyncio.to_thread(others.pop())
+        return known
+
+    monkeypatch.setattr(Stock, "imported", imported_and_overtaken)
+    done = stored.run("import", str(path))
+    assert (done.exit_code, "another import of the same file" in done.stderr) == (1, True)
+    assert len(stored.waiting()) == 700
+
+
+def test_a_drain_beside_another_one_adds_up(
+    stored: CommandedQueue, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the other one took is settled, as far as this one is concerned."""
+    stored.put(*({"n": n} for n in range(700)))
+    append, others = ToFile.take_over, [lambda: stored.json("drain", "--to", "list", stored.list, "--wait", "0")]
+
+    async def overtaken(self: ToFile, page: Sequence[Event]) -> Moved:
+        moved = await append(self, page)
+        if others:
+            with contextlib.suppress(AssertionError):
+                await asyncio.to_thread(others.pop())
+        return moved
+
+    monkeypatch.setattr(ToFile, "take_over", overtaken)
+    report = stored.json("drain", "--to", "jsonl", str(path))
+    assert (report["drained"]["waiting"], report["settled"], report["adds_up"]) == (500, 200, True)
+    assert stored.raw.llen(stored.list) == 200
 
 
 def test_a_paused_intake_does_not_mind_an_import(stored: CommandedQueue, path: Path) -> None:
@@ -506,6 +550,29 @@ def test_what_a_handler_does_not_want_is_left(stored: CommandedQueue, in_folder:
     assert done["left"] == {"waiting": 0, "in_flight": 0, "delayed": 1, "dead": 1}
     done = stored.json(*arguments, "--dead", exit_code=1)
     assert (done["rejected"], done["died"], done["left"]["dead"]) == (1, 1, 1)
+
+
+def test_producers_may_go_on_while_a_handler_works(stored: CommandedQueue, in_folder: str) -> None:
+    """The command ends all the same; whatever was accepted was handled, or is left."""
+    accepted: list[int] = []
+    stop = threading.Event()
+
+    async def produce(queue: RedisEventQueue) -> None:
+        while not stop.is_set():
+            if await queue.enqueue({"n": len(accepted)}):
+                accepted.append(len(accepted))
+
+    thread = threading.Thread(target=lambda: stored.on_queue(produce))
+    thread.start()
+    arguments = ("drain", "--to", "asyncio-handler", f"{in_folder}:handle", "--wait", "0.5")
+    try:
+        wait_until_sync(lambda: len(accepted) > 100)
+        assert stored.run(*arguments).exit_code in {0, 1}
+    finally:
+        stop.set()
+        thread.join(10)
+    assert stored.json(*arguments)["empty"]
+    assert sorted(event["n"] for event in journal()) == accepted
 
 
 def test_a_handler_gets_nothing_while_delivery_is_paused(stored: CommandedQueue, in_folder: str) -> None:
