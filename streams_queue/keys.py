@@ -42,6 +42,16 @@ class QueueKeys:
         """String: the consumer that reports the queue's figures to telemetry, for a while."""
         return f"{self.stream}:reporter"
 
+    @property
+    def drains(self) -> str:
+        """Hash: how many events each unfinished drain has taken out."""
+        return f"{self.stream}:drains"
+
+    @property
+    def imports(self) -> str:
+        """Hash: which events of each exported file are in the queue, or have been."""
+        return f"{self.stream}:imports"
+
     def producer(self, producer_id: str) -> str:
         """String: the last batch of one producer and its reply."""
         return f"{self.stream}:producer:{producer_id}"

@@ -9,7 +9,20 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from streams_queue.cli import alerts, dashboard, dead, demo, doctor, enqueue, exit_codes, exporter, looking, worker
+from streams_queue.cli import (
+    alerts,
+    dashboard,
+    dead,
+    demo,
+    doctor,
+    drain,
+    enqueue,
+    exit_codes,
+    exporter,
+    importing,
+    looking,
+    worker,
+)
 from streams_queue.cli.output import print_error
 from streams_queue.cli.top.command import top
 from streams_queue.errors import StreamsQueueError
@@ -54,6 +67,8 @@ def _options(
 app.command("demo")(demo.demo)
 app.command("worker")(worker.work)
 app.command("enqueue")(enqueue.enqueue)
+app.command("drain")(drain.drain)
+app.command("import")(importing.import_events)
 app.command("stats")(looking.stats)
 app.command("health")(looking.health)
 app.command("peek")(looking.peek)

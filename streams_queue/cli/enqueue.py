@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import IO, Annotated, Any
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from streams_queue.cli import exit_codes
 from streams_queue.cli.options import ConfigOption, EnvironmentOption, JsonOption, UrlOption, open_queue
-from streams_queue.cli.output import print_error, print_json, print_line, stderr
+from streams_queue.cli.output import Advance, print_error, print_json, print_line, progress
 from streams_queue.errors import BackendError, EncodeError, MessageError
 from streams_queue.messages import Receipt, ReceiptStatus
 from streams_queue.queue import Queue
-
-Advance = Callable[[int], None]
-"""Is told how many bytes of the input have been read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +83,7 @@ def enqueue(
     queue = open_queue(config, url, environment)
     outcome = Outcome()
     try:
-        with _progress(source) as advance:
+        with progress("enqueued", _size(source), "bytes") as advance:
             Run(queue, outcome, advance, event_id_field, delay, batch, strict=strict).play(source)
     except StrictStop:
         pass
@@ -111,19 +106,6 @@ def _print(outcome: Outcome, *, as_json: bool) -> None:
         print_json(figures)
     else:
         print_line(", ".join(f"{count} {name.replace('_', ' ')}" for name, count in figures.items()))
-
-
-@contextlib.contextmanager
-def _progress(source: IO[bytes]) -> Iterator[Advance]:
-    """Show a bar over the file's bytes, or a count where its size is unknown; only a terminal sees it."""
-    console = stderr()
-    if not console.is_terminal:
-        yield lambda _: None
-        return
-    columns = (TextColumn("enqueued"), BarColumn(40), MofNCompleteColumn(), TextColumn("bytes"), TimeElapsedColumn())
-    with Progress(*columns, console=console) as progress:
-        task = progress.add_task("enqueue", total=_size(source))
-        yield lambda size: progress.advance(task, size)
 
 
 def _size(source: IO[bytes]) -> int | None:

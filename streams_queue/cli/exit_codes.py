@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from streams_queue.demo.scenario import DemoInterruptedError
+from streams_queue.draining import ExportError
 from streams_queue.errors import (
     BackendError,
     ConfigError,
@@ -27,7 +28,7 @@ INTERRUPTED = 130
 def exit_code_for(error: StreamsQueueError) -> int:
     """Return the exit code for an error that ended a command."""
     match error:
-        case ConfigError() | MessageError() | MissingExtraError() | UsageError():
+        case ConfigError() | ExportError() | MessageError() | MissingExtraError() | UsageError():
             return BAD_INPUT
         case BackendError():
             return BACKEND

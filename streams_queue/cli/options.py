@@ -50,7 +50,11 @@ def open_queue(config: Path | None, url: str | None, environment: str | None) ->
     them for a command to see, and what it put there would be lost. A command has nothing to tell a collector, and does
     not wait for one.
     """
-    settings = load_settings(config, url, environment)
+    return queue_on_server(load_settings(config, url, environment))
+
+
+def queue_on_server(settings: Settings) -> Queue:
+    """Open the queue that lives on the server, as `open_queue` does."""
     silent = dataclasses.replace(settings.telemetry, enabled=False)
     return QueueFactory.create_queue(dataclasses.replace(settings, type="redis", telemetry=silent))
 

@@ -6,16 +6,21 @@ and not sent to the terminal.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from rich import box
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
+
+Advance = Callable[[int], None]
+"""Is told how much more of something is done."""
 
 _SHOWN_CHARS = 100
 
@@ -54,6 +59,26 @@ def print_fields(fields: Mapping[str, object]) -> None:
     width = max(map(len, fields), default=0)
     for name, value in fields.items():
         print_line(f"{name:<{width}}  {value}")
+
+
+def shown(value: Any) -> str:
+    """Return a yes or no, counts by name, or anything else as an operator reads it."""
+    if isinstance(value, dict):
+        return ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in value.items())
+    return ("no", "yes")[value] if isinstance(value, bool) else str(value)
+
+
+@contextlib.contextmanager
+def progress(what: str, total: int | None, unit: str) -> Iterator[Advance]:
+    """Show a bar, or a count where the total is unknown; only a terminal sees it."""
+    console = stderr()
+    if not console.is_terminal:
+        yield lambda _: None
+        return
+    columns = (TextColumn(what), BarColumn(40), MofNCompleteColumn(), TextColumn(unit), TimeElapsedColumn())
+    with Progress(*columns, console=console) as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda count: bar.advance(task, count)
 
 
 def printable(text: str) -> str:

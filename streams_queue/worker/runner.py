@@ -176,6 +176,11 @@ class Worker:
         """True while it fetches events: from the beginning of `run` until it is asked to stop; from any thread."""
         return self._loop is not None and not self._stop_asked and not self._stopping.is_set()
 
+    @property
+    def running_handlers(self) -> int:
+        """How many handlers run at this moment."""
+        return self._busy
+
     # --- a whole run ---
 
     def _begin(self) -> None:
