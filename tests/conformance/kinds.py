@@ -12,6 +12,7 @@ import pytest
 from streams_queue.memory_queue import EventQueue
 from streams_queue.queue import Queue
 from tests.support.builders import memory_config, queue_config, redis_config
+from tests.support.on_threads import OnThreads
 
 
 @dataclass(frozen=True)
@@ -60,11 +61,22 @@ def _resilient(request: pytest.FixtureRequest, section: dict[str, Any], options:
     return ResilientQueue(config, **options)
 
 
+def _sync_memory(_: pytest.FixtureRequest, section: dict[str, Any], options: dict[str, Any]) -> Queue:
+    return OnThreads(memory_config(**section), **options)
+
+
+def _sync_redis(request: pytest.FixtureRequest, section: dict[str, Any], options: dict[str, Any]) -> Queue:
+    url, namespace = request.getfixturevalue("redis_url"), request.getfixturevalue("namespace")
+    return OnThreads(redis_config(url, **{"namespace": namespace, **section}), **options)
+
+
 KINDS = (
     Kind("memory", _memory, ("memory_queue",)),
     Kind("redis", _redis, ("redis_queue",), server=True, shared=True),
     Kind("fakeredis", _fakeredis, ("redis_queue",), shared=True),
     Kind("resilient", _resilient, ("redis_queue", "resilient_queue"), server=True, shared=True),
+    Kind("sync memory", _sync_memory, ("memory_queue", "sync_queue")),
+    Kind("sync redis", _sync_redis, ("redis_queue", "sync_queue"), server=True, shared=True),
 )
 
 
