@@ -18,7 +18,8 @@ class Call(Future[T]):
 
     Args:
         function: What to await on the loop, with the queue that is there.
-        unclaimed: Is given the result, on the loop, if the thread never got it.
+        unclaimed: Is given the result, on the loop, if the thread never got it; None for what is carried out to its end
+            even if nobody waits for it any more, such as a settlement.
 
     Attributes:
         task: What carries it out; None until its turn comes. Of the loop.
@@ -26,7 +27,7 @@ class Call(Future[T]):
             came while a signal took the thread elsewhere is not claimed.
     """
 
-    def __init__(self, function: Callable[[Queue], Awaitable[T]], unclaimed: Callable[[T], None]) -> None:
+    def __init__(self, function: Callable[[Queue], Awaitable[T]], unclaimed: Callable[[T], None] | None) -> None:
         super().__init__()
         self.is_claimed = False
         self.task: asyncio.Task[T] | None = None
@@ -46,7 +47,7 @@ class Call(Future[T]):
 
     def withdraw(self) -> None:
         """Nobody waits for it any more: cancel it, or return what it has brought; a second time is harmless."""
-        if self._is_withdrawn:
+        if self._is_withdrawn or self._unclaimed is None:
             return
         self._is_withdrawn = True
         if self.done():
@@ -79,5 +80,5 @@ class Call(Future[T]):
                 self._give_up()
 
     def _give_up(self) -> None:
-        if self.exception() is None:
+        if self._unclaimed is not None and self.exception() is None:
             self._unclaimed(self.result())

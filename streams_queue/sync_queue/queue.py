@@ -88,7 +88,7 @@ class SyncQueue:
     @max_size.setter
     def max_size(self, max_size: int) -> None:
         self._max_size = max_size
-        self.run(partial(_set, "max_size", max_size))
+        self._settle(partial(_set, "max_size", max_size))
 
     @property
     def timeout(self) -> float:
@@ -98,7 +98,7 @@ class SyncQueue:
     @timeout.setter
     def timeout(self, timeout: float) -> None:
         self._timeout = timeout
-        self.run(partial(_set, "timeout", timeout))
+        self._settle(partial(_set, "timeout", timeout))
 
     # --- producing ---
 
@@ -156,7 +156,7 @@ class SyncQueue:
         if runtime is None:
             return self._call_closed(partial(_next, timeout=timeout))
         hands = runtime.hands()
-        call = Call(partial(_settle_and_take, runtime, hands, timeout), runtime.give_back)
+        call = Call(partial(_done_and_next, runtime, hands, timeout), runtime.give_back)
         hands.calls.append(call)
         delivery = self._wait(runtime, call)
         # No call between that one and the return: the event is in the thread's hands now, and a signal may come.
@@ -166,7 +166,7 @@ class SyncQueue:
         """Acknowledge what the calling thread took with `dequeue`, without taking more: before the thread ends."""
         runtime = self._running()
         if runtime is not None:
-            self._wait(runtime, Call(partial(_settle, runtime, runtime.hands()), _ignore))
+            self._wait(runtime, Call(partial(_done, runtime, runtime.hands()), None))
 
     def receive(
         self, max_events: int = 1, timeout: float | None = None, *, max_bytes: float = math.inf
@@ -184,7 +184,7 @@ class SyncQueue:
 
     def ack(self, *deliveries: Delivery) -> None:
         """The events are done. Returns after the server's reply; the first settlement of an event wins."""
-        self.run(lambda queue: queue.ack(*deliveries))
+        self._settle(lambda queue: queue.ack(*deliveries))
 
     def ack_soon(self, *deliveries: Delivery) -> None:
         """The events are done; tell the server with the next read, or within 5 ms. Leases are kept until it knows."""
@@ -192,7 +192,7 @@ class SyncQueue:
         async def ack_them_soon(queue: Queue) -> None:
             queue.ack_soon(*deliveries)
 
-        self.run(ack_them_soon)
+        self._settle(ack_them_soon)
 
     def nack(self, delivery: Delivery, *, delay: float | None = None, error: str | None = None) -> None:
         """The event failed: retry it after `delay` seconds (default: the retry policy's), or bury it past the limit.
@@ -200,19 +200,19 @@ class SyncQueue:
         Raises:
             LeaseLost: The delivery no longer belongs to this consumer.
         """
-        self.run(lambda queue: queue.nack(delivery, delay=delay, error=error))
+        self._settle(lambda queue: queue.nack(delivery, delay=delay, error=error))
 
     def release(self, *deliveries: Delivery) -> None:
         """Give the events back untouched: available at once, at the end of the line, deliveries not raised."""
-        self.run(lambda queue: queue.release(*deliveries))
+        self._settle(lambda queue: queue.release(*deliveries))
 
     def extend(self, *deliveries: Delivery) -> None:
         """Renew the lease by hand. Raises LeaseLost if one of them is no longer held; the others are renewed."""
-        self.run(lambda queue: queue.extend(*deliveries))
+        self._settle(lambda queue: queue.extend(*deliveries))
 
     def dead_letter(self, delivery: Delivery, reason: str) -> None:
         """Never hand the event out again without a redrive. Raises LeaseLost."""
-        self.run(lambda queue: queue.dead_letter(delivery, reason))
+        self._settle(lambda queue: queue.dead_letter(delivery, reason))
 
     # --- looking ---
 
@@ -309,8 +309,11 @@ class SyncQueue:
 
     # --- how a call is made ---
 
+    def _settle(self, function: Callable[[Queue], Awaitable[None]]) -> None:
+        self._call(function, lambda _: None)
+
     def _call(
-        self, function: Callable[[Queue], Awaitable[T]], unclaimed: Callable[[Runtime], Callable[[T], None]]
+        self, function: Callable[[Queue], Awaitable[T]], unclaimed: Callable[[Runtime], Callable[[T], None] | None]
     ) -> T:
         runtime = self._running()
         if runtime is None:
@@ -382,12 +385,12 @@ async def _next(queue: Queue, timeout: float | None) -> Delivery | None:
     return None
 
 
-async def _settle_and_take(runtime: Runtime, hands: Hands, timeout: float | None, queue: Queue) -> Delivery | None:
+async def _done_and_next(runtime: Runtime, hands: Hands, timeout: float | None, queue: Queue) -> Delivery | None:
     runtime.settle(hands)
     return await _next(queue, timeout)
 
 
-async def _settle(runtime: Runtime, hands: Hands, _: Queue) -> None:
+async def _done(runtime: Runtime, hands: Hands, _: Queue) -> None:
     runtime.settle(hands)
 
 

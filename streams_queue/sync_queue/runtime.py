@@ -104,7 +104,7 @@ class Runtime:
 
     def leave(self) -> None:
         """Clean the queue up at the end of the interpreter, which no event loop may hold up."""
-        call = Call[None](lambda queue: queue.cleanup(), lambda _: None)
+        call = Call[None](lambda queue: queue.cleanup(), None)
         if self.submit(call):
             with contextlib.suppress(StreamsQueueError, TimeoutError):
                 call.result(_AT_EXIT)
