@@ -62,6 +62,7 @@ class Crew:
                 self.start_one(self.consume)
                 return
             self.handled.append(payload["n"])
+        self.queue.task_done()
 
     def finish(self) -> None:
         """Wait until the producers are done and nothing is left in the queue, then end the threads."""
