@@ -164,7 +164,7 @@ class SyncQueue:
 
     def task_done(self) -> None:
         """Acknowledge what the calling thread took with `dequeue`, without taking more: before the thread ends."""
-        runtime = self._running()
+        runtime = self._running() if self._runtime is not None else None
         if runtime is not None:
             self._wait(runtime, Call(partial(_done, runtime, runtime.hands()), None))
 
