@@ -157,9 +157,12 @@ async def drain(
     running = asyncio.create_task(worker.run(), name="streams_queue.drain")
     try:
         later = await _until_done(queue, running, patience=patience, timeout=timeout)
+    except BaseException:
+        running.cancel()
+        raise
     finally:
         worker.stop()
-        await running
+        await asyncio.wait([running])
     return Drained(record.handled, record.failed, await _dead_since(queue, died_before), later)
 
 
