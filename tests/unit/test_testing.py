@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +15,8 @@ from streams_queue import Delivery, Queue, Reject, RetryLater, SyncQueue, UsageE
 from streams_queue.memory_queue import EventQueue
 from streams_queue.testing import drain, drain_sync
 from tests.support.builders import event, events, memory_config
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "how-to" / "test-your-handlers.md"
 
 
 @pytest.fixture
@@ -150,13 +154,25 @@ async def test_leaves_events_in_hand(redis_queue):
 """
 
 
-@pytest.mark.integration
-def test_the_fixtures_work_in_a_project_of_their_own(tmp_path: Any) -> None:
-    """Opted into as the page says: each test has an empty queue, warnings are errors, and no process is left."""
-    (tmp_path / "conftest.py").write_text('pytest_plugins = ["streams_queue.testing"]\n')
-    (tmp_path / "test_user.py").write_text(TESTS_OF_A_USER)
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:randomly", "-W", "error", str(tmp_path)]
+def run_as_a_project(folder: Path, tests: str) -> str:
+    """Run tests in a project of their own, which opts in as the page says and takes warnings for errors."""
+    (folder / "conftest.py").write_text('pytest_plugins = ["streams_queue.testing"]\n', "utf-8")
+    (folder / "test_user.py").write_text(tests, "utf-8")
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:randomly", "-W", "error", str(folder)]
     settings = ["-o", "asyncio_mode=auto", "-o", "asyncio_default_fixture_loop_scope=function"]
-    result = subprocess.run([*command, *settings], cwd=tmp_path, capture_output=True, text=True, check=False)
+    result = subprocess.run([*command, *settings], cwd=folder, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout + result.stderr
-    assert "7 passed" in result.stdout
+    return result.stdout
+
+
+@pytest.mark.integration
+def test_the_fixtures_work_in_a_project_of_their_own(tmp_path: Path) -> None:
+    """Each test has an empty queue, on a real server, too, and nothing is left that would be warned of."""
+    assert "7 passed" in run_as_a_project(tmp_path, TESTS_OF_A_USER)
+
+
+@pytest.mark.integration
+def test_the_tests_of_the_page_pass(tmp_path: Path) -> None:
+    """What the how-to shows is not only Python that runs: pytest runs it."""
+    blocks = re.findall(r"^```python\n(.*?)^```", PAGE.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+    assert "4 passed" in run_as_a_project(tmp_path, "\n\n".join(["from __future__ import annotations", *blocks]))
