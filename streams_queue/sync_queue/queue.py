@@ -360,6 +360,7 @@ class SyncQueue:
     def _call_closed(self, function: Callable[[Queue], Awaitable[T]]) -> T:
         """Let a closed queue answer: it does no I/O, so that a loop for the moment is enough."""
         with self._turn:
+            self._closed = True
             if self._runtime is not None:
                 self._runtime.end()
             return asyncio.run(_closed(self._own_queue(), function))

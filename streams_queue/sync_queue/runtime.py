@@ -175,21 +175,25 @@ class Runtime:
                 runner.run(self._live(started))
         except BaseException as failure:  # noqa: BLE001 - told to whoever waits for the end
             error = failure
-        with self._turn:
-            was_asked, self._is_ending = self._is_ending, True
-        if error is not None and not was_asked:
-            logger.error("The event loop of a queue without asyncio failed; it takes no more calls", exc_info=error)
         for call in list(self._calls):
             call.fail()
         if error is None:
             self._over.set_result(None)
-        else:
+        elif self._end_requested.is_set():
             self._over.set_exception(error)
+        else:
+            logger.error("The event loop of a queue without asyncio failed; it takes no more calls", exc_info=error)
+            self._over.set_result(None)
 
     async def _live(self, started: Future[asyncio.AbstractEventLoop]) -> None:
         self._end_requested = asyncio.Event()
         started.set_result(asyncio.get_running_loop())
-        await self._end_requested.wait()
+        try:
+            await self._end_requested.wait()
+        finally:
+            # Also when the loop failed, which cancels this.
+            with self._turn:
+                self._is_ending = True
         try:
             await self.queue.cleanup()
         finally:

@@ -15,8 +15,10 @@ from typing import Any
 
 import pytest
 
-from streams_queue import ConfigError, EncodeError, QueueStats, SyncQueue, UsageError
+from streams_queue import ConfigError, EncodeError, EventQueue, QueueClosed, QueueStats, SyncQueue, UsageError
 from streams_queue.observer import Observer
+from streams_queue.sync_queue.call import Call
+from streams_queue.sync_queue.runtime import Runtime
 from tests.support.builders import event, events, memory_config
 from tests.support.waiting import wait_until_sync
 
@@ -137,6 +139,49 @@ def test_cleanup_ends_a_producer_that_waits_for_room() -> None:
         wait_until_sync(lambda: queue.run(_open_calls) >= 1)
         queue.cleanup()
         assert blocked.result(10) is False
+
+
+def test_cleanup_lets_a_call_finish_that_is_under_way(queue: SyncQueue) -> None:
+    """Its caller gets the result."""
+    begun = threading.Event()
+
+    async def takes_a_while(_: Any) -> str:
+        begun.set()
+        await asyncio.sleep(0.1)
+        return "done"
+
+    with ThreadPoolExecutor(1) as pool:
+        slow = pool.submit(queue.run, takes_a_while)
+        assert begun.wait(10)
+        queue.cleanup()
+        assert slow.result(10) == "done"
+
+
+def test_no_call_is_handed_over_after_the_end() -> None:
+    """Its thread would wait for ever."""
+    runtime = Runtime(EventQueue(memory_config()))
+    call = Call[None](EventQueue.cleanup, None)
+    runtime.end()
+    assert not runtime.submit(call)
+
+
+def test_when_the_loop_fails_nobody_waits_for_ever(caplog: pytest.LogCaptureFixture) -> None:
+    """Who waits is told, the queue is closed, and the log says why."""
+    queue = SyncQueue(memory_config())
+
+    async def fail(_: Any) -> None:
+        raise SystemExit(3)
+
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(queue.dequeue, math.inf)
+        wait_until_sync(lambda: queue.run(_open_calls) >= 1)
+        with pytest.raises(SystemExit):
+            queue.run(fail)
+        with pytest.raises(QueueClosed):
+            waiting.result(10)
+    assert queue.enqueue(event(0)) is False
+    assert not queue.is_running()
+    assert "takes no more calls" in caplog.text
 
 
 def test_calls_that_race_with_cleanup_are_all_answered() -> None:

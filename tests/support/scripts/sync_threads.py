@@ -15,6 +15,7 @@ from typing import Any
 from streams_queue import SyncQueue
 from tests.support.builders import event
 from tests.support.journal import arguments, say
+from tests.support.waiting import wait_until_sync
 
 # Python 3.12 and later warn of any fork beside a thread; that there are some is the point here.
 warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
@@ -89,7 +90,7 @@ def work(config: dict[str, Any], events: int, threads: int, dies_every: int) -> 
         crew.finish()
         say("seconds", time.monotonic() - started)
     say("did", crew.accepted, crew.handled, crew.deaths)
-    say("threads", [thread.name for thread in threading.enumerate()])
+    wait_until_sync(lambda: threading.active_count() == 1, what=threading.enumerate)
 
 
 def fork(config: dict[str, Any], events: int, threads: int) -> None:
@@ -126,6 +127,43 @@ def in_child(queue: SyncQueue, events: int, threads: int, parents: dict[str, Any
     os._exit(0)
 
 
+def fork_in_a_hand_over(config: dict[str, Any]) -> None:
+    """Fork while one thread holds an event and another is in the middle of handing a call over to the loop."""
+    queue = SyncQueue(config)
+    queue.enqueue(event(0))
+    may_end, holds = threading.Event(), threading.Barrier(3)
+
+    def hold_event() -> None:
+        queue.dequeue()
+        holds.wait()
+        may_end.wait()
+        queue.task_done()
+
+    def hand_over() -> None:
+        assert queue._runtime is not None
+        with queue._runtime._turn, queue._turn:
+            holds.wait()
+            may_end.wait()
+
+    threads = [threading.Thread(target=target) for target in (hold_event, hand_over)]
+    for thread in threads:
+        thread.start()
+    holds.wait()
+    child = os.fork()
+    if child == 0:
+        say("child", queue.enqueue(event(1)), queue.dequeue()["n"])
+        queue.task_done()
+        queue.cleanup()
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    may_end.set()
+    for thread in threads:
+        thread.join()
+    wait_until_sync(lambda: queue.stats().totals["acked"] == 2)
+    say("parent", os.waitstatus_to_exitcode(status))
+    queue.cleanup()
+
+
 def interrupted(config: dict[str, Any], events: int) -> None:
     """Take events in the main thread under a storm of SIGINT, each of which raises wherever the queue's code is."""
     handled: list[int] = []
@@ -154,9 +192,9 @@ def interrupted(config: dict[str, Any], events: int) -> None:
             interrupts += 1
             continue
         handled.append(payload["n"])
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     over.set()
     thread.join()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     queue.task_done()
     queue.cleanup()
     say("handled", handled)
@@ -173,6 +211,12 @@ def leave(config: dict[str, Any]) -> None:
     sys.stdin.readline()
 
 
-PARTS = {"work": work, "fork": fork, "interrupted": interrupted, "leave": leave}
+PARTS = {
+    "work": work,
+    "fork": fork,
+    "fork in a hand-over": fork_in_a_hand_over,
+    "interrupted": interrupted,
+    "leave": leave,
+}
 given = arguments()
 PARTS[given.pop("part")](**given)
