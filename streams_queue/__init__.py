@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from streams_queue.queue import Queue
     from streams_queue.redis_queue import RedisEventQueue
     from streams_queue.resilient_queue import ResilientQueue
+    from streams_queue.sync_queue import SyncQueue
     from streams_queue.worker import Worker
 
     __version__: str
@@ -78,6 +79,7 @@ __all__ = [
     "SpoolError",
     "StateError",
     "StreamsQueueError",
+    "SyncQueue",
     "UsageError",
     "Worker",
     "__version__",
@@ -118,6 +120,7 @@ _HOMES = {
     "Queue": "queue",
     "RedisEventQueue": "redis_queue",
     "ResilientQueue": "resilient_queue",
+    "SyncQueue": "sync_queue",
     "Worker": "worker",
 }
 

@@ -8,16 +8,10 @@ from typing import Any
 import pytest
 
 from streams_queue.queue import Queue
-from tests.conformance.kinds import KINDS, Kind, exists
+from tests.conformance.kinds import KINDS, Kind, exists, marks_of
 
 
-@pytest.fixture(
-    params=[
-        pytest.param(kind, id=kind.name, marks=[pytest.mark.integration] if kind.server else [])
-        for kind in KINDS
-        if exists(kind)
-    ]
-)
+@pytest.fixture(params=[pytest.param(kind, id=kind.name, marks=marks_of(kind)) for kind in KINDS if exists(kind)])
 def kind(request: pytest.FixtureRequest) -> Kind:
     """The kind of queue that this run of the test is about."""
     found: Kind = request.param

@@ -12,6 +12,7 @@ import pytest
 from streams_queue.memory_queue import EventQueue
 from streams_queue.queue import Queue
 from tests.support.builders import memory_config, queue_config, redis_config
+from tests.support.on_threads import OnThreads
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class Kind:
         make: Takes the test's request and the `queue` section's overrides, returns a queue.
         modules: The modules of the package that it needs; the kind is left out until they exist.
         server: Whether it runs on a real server.
+        slow: Whether `make test` leaves it out.
         shared: Whether two instances made in one test are the same queue in two processes' eyes.
     """
 
@@ -30,6 +32,7 @@ class Kind:
     make: Callable[[pytest.FixtureRequest, dict[str, Any], dict[str, Any]], Queue]
     modules: tuple[str, ...]
     server: bool = False
+    slow: bool = False
     shared: bool = False
 
 
@@ -60,11 +63,27 @@ def _resilient(request: pytest.FixtureRequest, section: dict[str, Any], options:
     return ResilientQueue(config, **options)
 
 
+def _sync_memory(_: pytest.FixtureRequest, section: dict[str, Any], options: dict[str, Any]) -> Queue:
+    return OnThreads(memory_config(**section), **options)
+
+
+def _sync_redis(request: pytest.FixtureRequest, section: dict[str, Any], options: dict[str, Any]) -> Queue:
+    url, namespace = request.getfixturevalue("redis_url"), request.getfixturevalue("namespace")
+    return OnThreads(redis_config(url, **{"namespace": namespace, **section}), **options)
+
+
+def _sync_resilient(request: pytest.FixtureRequest, section: dict[str, Any], options: dict[str, Any]) -> Queue:
+    return _sync_redis(request, {"type": "resilient", **section}, options)
+
+
 KINDS = (
     Kind("memory", _memory, ("memory_queue",)),
     Kind("redis", _redis, ("redis_queue",), server=True, shared=True),
     Kind("fakeredis", _fakeredis, ("redis_queue",), shared=True),
     Kind("resilient", _resilient, ("redis_queue", "resilient_queue"), server=True, shared=True),
+    Kind("sync memory", _sync_memory, ("memory_queue", "sync_queue")),
+    Kind("sync redis", _sync_redis, ("redis_queue", "sync_queue"), server=True, shared=True),
+    Kind("sync resilient", _sync_resilient, ("resilient_queue", "sync_queue"), server=True, slow=True, shared=True),
 )
 
 
@@ -72,3 +91,8 @@ def exists(kind: Kind) -> bool:
     """Tell whether the package has what this kind needs."""
     specs = [importlib.util.find_spec(f"streams_queue.{module}") for module in kind.modules]
     return all(spec is not None and spec.origin is not None for spec in specs)
+
+
+def marks_of(kind: Kind) -> list[pytest.MarkDecorator]:
+    """Return the marks of all tests of this kind."""
+    return [pytest.mark.integration] * kind.server + [pytest.mark.slow] * kind.slow

@@ -23,12 +23,14 @@ from streams_queue import (
     ResilientQueue,
     RetryLater,
     Settings,
+    SyncQueue,
     Worker,
     __version__,
     check_redis_health,
     load_config,
 )
 from streams_queue.gitbridge import GitBridgeQueue
+from streams_queue.testing import Drained, drain, drain_sync
 
 CONFIG: Mapping[str, Any] = {"queue": {"type": "asyncio", "max_size": 10, "timeout": 1, "retry_policy": {}}}
 
@@ -98,6 +100,25 @@ def handle_in_a_thread(delivery: Delivery) -> None:
 async def working(queue: Queue) -> None:
     await Worker(queue, handle, concurrency=8, handler_timeout=30).run()
     await Worker(queue, handle_in_a_thread).run()
+
+
+def without_asyncio() -> None:
+    with SyncQueue(CONFIG) as queue:
+        assert_type(queue.enqueue({"event_type": "push"}, event_id="72d3162e"), bool)
+        event: dict[str, Any] | None = queue.dequeue(timeout=math.inf)
+        del event
+        queue.task_done()
+        for delivery in assert_type(queue.receive(10), list[Delivery]):
+            queue.ack(delivery)
+        assert_type(queue.stats(), QueueStats)
+        assert_type(queue.run(lambda behind: behind.get_queue_depth()), int)
+        assert_type(drain_sync(queue, handle, patience=0), Drained)
+
+
+async def tested(queue: Queue) -> None:
+    drained = await drain(queue, handle, concurrency=8)
+    assert_type(drained.dead, list[DeadLetter])
+    assert_type([failure.error for failure in drained.failed], list[BaseException])
 
 
 def errors_are_caught_by_what_they_are() -> tuple[str, ...]:

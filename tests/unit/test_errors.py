@@ -18,6 +18,7 @@ from streams_queue.errors import (
     RetryLater,
     StreamsQueueError,
 )
+from tests.support.errors_page import PAGE, classes, drawn, told
 
 ALL = [
     each
@@ -40,6 +41,23 @@ def test_a_bare_error_reads_as_a_sentence(error: type[StreamsQueueError]) -> Non
     assert message.endswith(".")
     assert "Attributes" not in message
     assert str(error("told otherwise")) == "told otherwise"
+
+
+def test_the_reference_says_what_the_classes_say() -> None:
+    """Each error is there, when it is raised, whether it is retryable, what to do; `make errors-page` mends it."""
+    assert set(classes()) == set(ALL)
+    page = PAGE.read_text("utf-8")
+    assert drawn(page) == page
+
+
+@pytest.mark.parametrize("error", ALL, ids=lambda each: each.__name__)
+def test_every_error_says_when_it_is_raised_and_what_to_do(error: type[Exception]) -> None:
+    """In its own docstring: a subclass does not inherit that."""
+    assert error.__dict__["__doc__"]
+    for what in ("When:", "What to do:"):
+        text = told(error, what)
+        assert text.endswith(".")
+        assert len(text) > 8
 
 
 def test_only_what_may_pass_by_itself_is_retryable() -> None:

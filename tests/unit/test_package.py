@@ -24,6 +24,7 @@ PROMISED = {
     "ResilientQueue",
     "RetryLater",
     "Settings",
+    "SyncQueue",
     "Worker",
     "check_redis_health",
     "load_config",
