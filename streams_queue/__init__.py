@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from streams_queue.queue import Queue
     from streams_queue.redis_queue import RedisEventQueue
     from streams_queue.resilient_queue import ResilientQueue
+    from streams_queue.rollout_queue import RolloutQueue
     from streams_queue.worker import Worker
 
     __version__: str
@@ -74,6 +75,7 @@ __all__ = [
     "Reject",
     "ResilientQueue",
     "RetryLater",
+    "RolloutQueue",
     "Settings",
     "SpoolError",
     "StateError",
@@ -118,6 +120,7 @@ _HOMES = {
     "Queue": "queue",
     "RedisEventQueue": "redis_queue",
     "ResilientQueue": "resilient_queue",
+    "RolloutQueue": "rollout_queue",
     "Worker": "worker",
 }
 

@@ -40,7 +40,7 @@ class Maintenance:
         self._prune_after = max(300.0, 10 * settings.lease)
         self._drain_for = max(1.0, settings.lease)
         self._more = False
-        self._handed_out = 0
+        self._activity = (0, 0)
         self._asked = False
         self._drain_until = 0.0
         self._drain_again_at = 0.0
@@ -93,8 +93,8 @@ class Maintenance:
         await self._channel.open()
         # A consumer with a long backlog never waits, so it has no free slot: it makes one if there is something to
         # claim. One that is stuck leaves the sweep to others.
-        moved_on = self._reader.handed_out != self._handed_out
-        self._handed_out = self._reader.handed_out
+        moved_on = self._reader.activity != self._activity
+        self._activity = self._reader.activity
         slots = self._reader.free_slots()
         self._asked = slots > 0 or moved_on
         return await self._channel.commands.maintain(

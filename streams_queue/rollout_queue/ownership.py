@@ -1,0 +1,84 @@
+"""To which of two queues an event id belongs: its event is held once, although the share changed between two sends.
+
+The old queue keeps the list: an id that it has not seen is ceded before the event is sent to the new one, and is a
+duplicate in the old one from then on. One script does both looking and ceding, so that of two processes with different
+shares only one gets its way. See docs/decisions/0111-each-event-once.md.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Sequence
+
+from streams_queue.breaker import Breaker, BreakerPolicy, Closed, allow, failure, success
+from streams_queue.errors import BackendError
+from streams_queue.redis_client import passes
+from streams_queue.two_queues import Side
+
+logger = logging.getLogger(__name__)
+
+
+class Ownership:
+    """Asks the old queue; while that cannot be reached, the new one takes events all the same.
+
+    Args:
+        old: Keeps the list.
+        policy: How often it is asked while it cannot be reached.
+    """
+
+    def __init__(self, old: Side, policy: BreakerPolicy) -> None:
+        self._old = old
+        self._policy = policy
+        self._breaker: Breaker = Closed()
+
+    async def cede(self, event_ids: Sequence[str]) -> list[bool]:
+        """Tell for each id whether its event is to go to the new queue; False: the old one has it.
+
+        Without an answer all go there: a backend that has failed must not keep the other from taking events.
+
+        Raises:
+            BackendRejected: The old server refuses for good.
+        """
+        if not self._allowed():
+            return [True] * len(event_ids)
+        try:
+            ceded = await self._old.cede(event_ids)
+        except BackendError as error:
+            if not passes(error):
+                raise
+            self._failed(error)
+            return [True] * len(event_ids)
+        self._breaker = success(self._breaker)
+        return ceded
+
+    async def cede_refused(self, event_ids: Sequence[str]) -> list[bool]:
+        """Tell for each id that the old queue has just refused as a duplicate whether its event belongs to the new one.
+
+        Raises:
+            BackendError: The old server did not answer; the event may be held or not.
+        """
+        return await self._old.cede(event_ids, refused=True)
+
+    async def take_back(self, event_ids: Sequence[str]) -> None:
+        """Let ids go to either queue again whose events the new one did not take; if that fails they stay with it."""
+        try:
+            await self._old.take_back(event_ids)
+        except BackendError as error:
+            logger.debug("%d event ids stay with the new queue, which did not take them (%s)", len(event_ids), error)
+
+    def _allowed(self) -> bool:
+        allowed, self._breaker = allow(self._breaker, asyncio.get_running_loop().time(), self._policy)
+        return allowed
+
+    def _failed(self, error: BackendError) -> None:
+        if isinstance(self._breaker, Closed):
+            logger.warning(
+                "The old queue of a rollout cannot be asked for event ids (%s); the new one takes events that the old "
+                "one may have",
+                error,
+                extra={"error": str(error)},
+            )
+        now = asyncio.get_running_loop().time()
+        self._breaker = failure(self._breaker, now, self._policy, jitter=random.random())
