@@ -9,7 +9,19 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from streams_queue.cli import alerts, dashboard, dead, demo, doctor, enqueue, exit_codes, exporter, looking, worker
+from streams_queue.cli import (
+    alerts,
+    dashboard,
+    dead,
+    demo,
+    doctor,
+    enqueue,
+    exit_codes,
+    exporter,
+    looking,
+    pausing,
+    worker,
+)
 from streams_queue.cli.output import print_error
 from streams_queue.cli.top.command import top
 from streams_queue.errors import StreamsQueueError
@@ -57,6 +69,8 @@ app.command("enqueue")(enqueue.enqueue)
 app.command("stats")(looking.stats)
 app.command("health")(looking.health)
 app.command("peek")(looking.peek)
+app.command("pause")(pausing.pause)
+app.command("resume")(pausing.resume)
 app.command("doctor")(doctor.doctor)
 app.command("top")(top)
 app.command("dashboard")(dashboard.dashboard)

@@ -289,8 +289,9 @@ def _merged(base: Mapping[Any, Any], override: Mapping[Any, Any], levels: int) -
     for key, value in override.items():
         below = merged.get(key)
         if levels and isinstance(below, Mapping) and isinstance(value, Mapping):
-            value = _merged(below, value, levels - 1)
-        merged[key] = value
+            merged[key] = _merged(below, value, levels - 1)
+        else:
+            merged[key] = value
     return merged
 
 

@@ -133,7 +133,7 @@ class Reader:
 
     @property
     def activity(self) -> tuple[int, int]:
-        """How many events this session has handed out, and how often it was asked for some: who is stuck does neither."""
+        """How many events this session has handed out, and how often it fetched some: who is stuck does neither."""
         return self._handed_out, self._fetches
 
     def free_slots(self) -> int:
