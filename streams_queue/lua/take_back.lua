@@ -1,5 +1,5 @@
 -- Take ceded event ids back that the other queue did not get, so that either queue may have them again.
--- KEYS: dedup buckets; then as many ceded buckets, in the same order
+-- KEYS: 1 … dedup buckets, the current one first; then as many ceded buckets, in the same order
 -- ARGV: one digest per id
 -- Returns: how many are free again; the others somebody else has tried to bring to the other queue, and maybe has
 -- Cost: O(ids)

@@ -203,7 +203,7 @@ def test_all_problems_are_reported_at_once_with_their_paths() -> None:
         dead_letter={"when_full": "dropp"},
     )
     assert problems_of({**config, "metrics": [{"name": "x", "type": "gage"}]}) == [
-        "queue.type: type must be one of redis, asyncio, resilient; did you mean redis?",
+        "queue.type: type must be one of redis, asyncio, resilient, rollout; did you mean redis?",
         "queue.max_size: max_size must be non-negative",
         "queue.timeout: timeout must be greater than 0",
         "queue.retry_policy.max_retrys: unknown key; did you mean max_retries?",
