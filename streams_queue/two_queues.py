@@ -16,7 +16,7 @@ from functools import partial
 from types import TracebackType
 from typing import Any, ClassVar, Protocol, Self, TypeVar
 
-from streams_queue.errors import BackendError
+from streams_queue.errors import BackendError, UsageError
 from streams_queue.messages import DeadLetter, Delivery, QueueStats, WaitingEvent
 from streams_queue.queue import Queue
 from streams_queue.settling import Claim, TaskSettler
@@ -46,6 +46,10 @@ class Side(Queue, Protocol):
 
         `slots` is how many events the caller has room for.
         """
+        ...
+
+    async def lifetime(self) -> str:
+        """Return by which the queue is told from all others, whatever address leads to it. Raises BackendError."""
         ...
 
     async def cede(self, event_ids: Sequence[str], *, refused: bool = False) -> list[bool]:
@@ -83,6 +87,7 @@ class NewEvents:
 class TwoQueues:
     """Settles, shows and steers two queues as one; `_pair` says which ones they are."""
 
+    timeout: float
     _first_id: ClassVar[str]
     """Stands before the ids of the first queue's dead letters."""
 
@@ -101,7 +106,23 @@ class TwoQueues:
     async def receive(
         self, max_events: int = 1, timeout: float | None = None, *, max_bytes: float = math.inf
     ) -> list[Delivery]:
-        """Take up to `max_events` deliveries; from which queue is said in the class that derives from this."""
+        """Take up to `max_events` deliveries from one of the two queues; [] when nothing came in time.
+
+        Payloads of more than `max_bytes` together are taken only if there is a single one.
+
+        Cancelled: No event is lost.
+
+        Raises:
+            UsageError: `max_events` is below 1, or `timeout` is no number.
+            BackendRejected: What no retry mends.
+        """
+        wait = self.timeout if timeout is None else timeout
+        if max_events < 1 or math.isnan(wait):
+            raise UsageError(f"receive takes at least 1 event in a number of seconds, not {max_events} in {wait}")
+        return await self._receive(max_events, wait, max_bytes)
+
+    async def _receive(self, max_events: int, timeout: float, max_bytes: float) -> list[Delivery]:
+        """Wait for both queues and take from one, as the class that derives from this sees fit."""
         raise NotImplementedError
 
     async def cleanup(self) -> None:
@@ -114,7 +135,7 @@ class TwoQueues:
 
     async def _dequeue(self, claim: Claim, timeout: float | None) -> Any | None:
         self._settler.begin(claim)
-        for delivery in await self.receive(1, timeout):
+        for delivery in await self._receive(1, self.timeout if timeout is None else timeout, math.inf):
             self._settler.returned(claim, delivery)
             return delivery.payload
         return None

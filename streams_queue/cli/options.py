@@ -62,7 +62,7 @@ def open_queue(config: Path | None, url: str | None, environment: str | None) ->
     settings = load_settings(config, url, environment)
     shared = _on_servers(settings)
     if settings.rollout is not None and len(shared) == len(_SIDES):
-        both = dataclasses.replace(settings.rollout, **{side: _as_redis(each) for side, each in shared.items()})
+        both = dataclasses.replace(settings.rollout, old=_as_redis(shared["old"]), new=_as_redis(shared["new"]))
         return QueueFactory.create_queue(dataclasses.replace(settings, rollout=both, telemetry=_silent(settings)))
     return QueueFactory.create_queue(_as_redis(_only(shared)))
 

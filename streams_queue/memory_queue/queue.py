@@ -418,6 +418,10 @@ class EventQueue:
         """Take as `receive` does what is there, without awaiting."""
         return [] if self._closed else self._take_now(max_events, max_bytes)
 
+    async def lifetime(self) -> str:
+        """Return by which this queue is told from all others."""
+        return f"in memory at {id(self)}"
+
     async def cede(self, event_ids: Sequence[str], *, refused: bool = False) -> list[bool]:
         """Leave ids given by callers to another queue, unless this one has them; False for each that it has."""
         self._advance()

@@ -333,6 +333,15 @@ class RedisEventQueue:
         session.start_consuming()
         await session.reader.wait_for_arrival(slots, seconds)
 
+    async def lifetime(self) -> str:
+        """Return by which the queue on the server is told from all others, as long as that keeps its state.
+
+        Redis: nothing while the queue is open, else 1 round trip. Raises BackendError.
+        """
+        session = self._current()
+        await session.channel.open()
+        return session.channel.lifetime
+
     async def cede(self, event_ids: Sequence[str], *, refused: bool = False) -> list[bool]:
         """Leave ids given by callers to another queue, unless this one has them; False for each that it has.
 

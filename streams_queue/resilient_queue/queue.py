@@ -243,17 +243,12 @@ class ResilientQueue(TwoQueues):
 
     # --- consuming ---
 
-    async def receive(
-        self, max_events: int = 1, timeout: float | None = None, *, max_bytes: float = math.inf
-    ) -> list[Delivery]:
-        """Take up to `max_events` deliveries from the server or, while the fallback is on, from either queue.
-
-        Payloads of more than `max_bytes` together are taken only if there is a single one.
+    async def _receive(self, max_events: int, timeout: float, max_bytes: float) -> list[Delivery]:
+        """Take from the server or, while the fallback is on, from either queue.
 
         Cancelled: No event is lost; at any moment this waits on one queue only, and takes nothing from the other.
         """
-        wait = self.timeout if timeout is None else timeout
-        deadline = asyncio.get_running_loop().time() + wait
+        deadline = asyncio.get_running_loop().time() + timeout
         if self._running and not self._has_looked:
             await self._look_first()
         while self._running:
@@ -262,8 +257,8 @@ class ResilientQueue(TwoQueues):
             ):
                 self._first_deliveries.update(local)
                 return local
-            timeout = max(0.0, deadline - asyncio.get_running_loop().time())
-            found = await self._unless_local(self._redis.receive(max_events, timeout, max_bytes=max_bytes))
+            left = max(0.0, deadline - asyncio.get_running_loop().time())
+            found = await self._unless_local(self._redis.receive(max_events, left, max_bytes=max_bytes))
             if found is not None:
                 return found
         return []
@@ -315,6 +310,10 @@ class ResilientQueue(TwoQueues):
         if self._running and not self._has_looked:
             await self._look_first()
         await self._unless_local(self._redis.wait_for_arrival(seconds, slots=slots))
+
+    async def lifetime(self) -> str:
+        """Return by which the queue on the server is told from all others."""
+        return await self._redis.lifetime()
 
     async def cede(self, event_ids: Sequence[str], *, refused: bool = False) -> list[bool]:
         """Leave ids given by callers to another queue; False for each that the server has, or this process in memory.

@@ -13,7 +13,7 @@ import random
 from collections.abc import Sequence
 
 from streams_queue.breaker import Breaker, BreakerPolicy, Closed, allow, failure, success
-from streams_queue.errors import BackendError
+from streams_queue.errors import BackendError, StateError
 from streams_queue.redis_client import passes
 from streams_queue.two_queues import Side
 
@@ -25,11 +25,14 @@ class Ownership:
 
     Args:
         old: Keeps the list.
+        new: Must not be the same queue under another address: then whatever is ceded would be a duplicate there.
         policy: How often it is asked while it cannot be reached.
     """
 
-    def __init__(self, old: Side, policy: BreakerPolicy) -> None:
+    def __init__(self, old: Side, new: Side, policy: BreakerPolicy) -> None:
         self._old = old
+        self._new = new
+        self._are_two = False
         self._policy = policy
         self._breaker: Breaker = Closed()
 
@@ -40,10 +43,12 @@ class Ownership:
 
         Raises:
             BackendRejected: The old server refuses for good.
+            StateError: The two are one.
         """
         if not self._allowed():
             return [True] * len(event_ids)
         try:
+            await self._check()
             ceded = await self._old.cede(event_ids)
         except BackendError as error:
             if not passes(error):
@@ -67,6 +72,19 @@ class Ownership:
             await self._old.take_back(event_ids)
         except BackendError as error:
             logger.debug("%d event ids stay with the new queue, which did not take them (%s)", len(event_ids), error)
+
+    async def _check(self) -> None:
+        """See once that the two are not one; while the new one cannot be reached it takes nothing, and may be."""
+        if self._are_two:
+            return
+        old = await self._old.lifetime()
+        try:
+            new = await self._new.lifetime()
+        except BackendError:
+            return
+        if old == new:
+            raise StateError("the old and the new queue of the rollout are one queue, or one is a copy of the other")
+        self._are_two = True
 
     def _allowed(self) -> bool:
         allowed, self._breaker = allow(self._breaker, asyncio.get_running_loop().time(), self._policy)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-import math
 import os
 import weakref
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,7 +13,7 @@ from typing import Any
 from streams_queue.breaker import BreakerPolicy
 from streams_queue.codec import check_event_ids, make_codec
 from streams_queue.config import ROLLOUT_REQUIRES, RolloutSettings, Settings, load_config
-from streams_queue.errors import BackendError, BackendTimeout, NotDurable, StreamsQueueError, UsageError
+from streams_queue.errors import BackendError, BackendTimeout, NotDurable, StreamsQueueError
 from streams_queue.kinds import class_for
 from streams_queue.messages import Delivery, QueueStats, Receipt, ReceiptStatus
 from streams_queue.observer import Observer, Observers
@@ -79,7 +78,7 @@ class RolloutQueue(TwoQueues):
     def _start_over(self) -> None:
         """Begin with nothing held: at construction, and in a forked child, where what is held is the parent's."""
         self._old, self._new = self._make(self._rollout.old), self._make(self._rollout.new)
-        self._ownership = Ownership(self._old, BreakerPolicy())
+        self._ownership = Ownership(self._old, self._new, BreakerPolicy())
         self._turns = Turns(self._old, self._new)
         self._pair(self._old, self._new)
 
@@ -153,7 +152,7 @@ class RolloutQueue(TwoQueues):
         if event_id is None and self._running:
             queue = self._new if self._route.goes_to_new(payload, None) else self._old
             return await queue.enqueue(payload, delay=delay, headers=headers)
-        receipts = await self.enqueue_many([payload], event_ids=[event_id], delay=delay, headers=headers)
+        receipts = await self._put(NewEvents([payload], check_event_ids([event_id], 1), delay, headers))
         return receipts[0].held
 
     async def enqueue_many(
@@ -173,13 +172,12 @@ class RolloutQueue(TwoQueues):
             fate is not known; events after that may have been accepted as well.
         """
         given = list(payloads)
-        new = NewEvents(given, check_event_ids(event_ids, len(given)), delay, headers)
+        return await self._put(NewEvents(given, check_event_ids(event_ids, len(given)), delay, headers))
+
+    async def _put(self, new: NewEvents) -> list[Receipt]:
         if not self._running:
             self._warn_closed()
             return [Receipt(ReceiptStatus.CLOSED, event_id or "") for event_id in new.event_ids]
-        return await self._put(new)
-
-    async def _put(self, new: NewEvents) -> list[Receipt]:
         to_new = [self._route.goes_to_new(*event) for event in zip(new.payloads, new.event_ids, strict=True)]
         parts = [[at for at, goes in enumerate(to_new) if goes is side] for side in (False, True)]
         if all(parts):
@@ -246,25 +244,12 @@ class RolloutQueue(TwoQueues):
 
     # --- consuming ---
 
-    async def receive(
-        self, max_events: int = 1, timeout: float | None = None, *, max_bytes: float = math.inf
-    ) -> list[Delivery]:
-        """Take up to `max_events` deliveries, all from one of the two queues: the old one first, each in its turn.
-
-        Payloads of more than `max_bytes` together are taken only if there is a single one.
+    async def _receive(self, max_events: int, timeout: float, max_bytes: float) -> list[Delivery]:
+        """Take from the old queue first, and from each in its turn; the log says if one of them refuses for good.
 
         Cancelled: No event is lost; this waits for both queues and takes from one.
-
-        Raises:
-            UsageError: `max_events` is below 1, or `timeout` is no number.
-            BackendRejected: Both queues refuse in a way that no retry mends; if one does, the log says so.
         """
-        wait = self.timeout if timeout is None else timeout
-        if max_events < 1 or math.isnan(wait):
-            raise UsageError(
-                f"receive takes at least 1 event within a number of seconds, not {max_events} within {wait}"
-            )
-        deadline = asyncio.get_running_loop().time() + wait
+        deadline = asyncio.get_running_loop().time() + timeout
         while self._running:
             if taken := await self._take(max_events, max_bytes):
                 return taken

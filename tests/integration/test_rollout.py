@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from streams_queue import QueueFactory, RolloutQueue, Worker, check_redis_health
-from streams_queue.errors import BackendError, BackendUnavailable, EncodeError
+from streams_queue.errors import BackendError, BackendUnavailable, EncodeError, StateError
 from streams_queue.messages import ReceiptStatus
 from streams_queue.rollout_queue.routing import position
 from tests.conftest import MakeConfig, ProxyTo, StartServer
@@ -178,6 +178,15 @@ async def test_an_event_whose_fate_is_unknown_stays_with_the_new_queue(make: Mak
     proxy.restore()
     assert await queue.enqueue(push(OLD_REPO, 2), event_id="a")
     assert await held(queue) == (0, 2)
+
+
+async def test_one_queue_under_two_addresses_is_found_out(make: MakeRollout, redis_url: str) -> None:
+    """Else what is ceded would be a duplicate where it is sent, and held nowhere."""
+    other_way = redis_url.replace("127.0.0.1", "localhost")
+    assert other_way != redis_url
+    queue = make(100, new={"name": "events", "redis_url": other_way})
+    with pytest.raises(StateError, match="one queue"):
+        await queue.enqueue(push(OLD_REPO), event_id="a")
 
 
 # --- reading both ---
