@@ -8,9 +8,12 @@ shares only one gets its way. See docs/decisions/0111-each-event-once.md.
 from __future__ import annotations
 
 import asyncio
+import copy
+import itertools
 import logging
 import random
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from streams_queue.breaker import Breaker, BreakerPolicy, Closed, allow, failure, success
 from streams_queue.errors import BackendError, StateError
@@ -18,6 +21,24 @@ from streams_queue.redis_client import passes
 from streams_queue.two_queues import Side
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(eq=False, slots=True)
+class _Call:
+    """One caller's ids, and the future on which it waits."""
+
+    event_ids: Sequence[str]
+    answer: asyncio.Future[list[bool]]
+
+    def end(self, ceded: list[bool]) -> None:
+        """Let the caller go on, unless it has gone."""
+        if not self.answer.done():
+            self.answer.set_result(ceded)
+
+    def fail(self, error: Exception) -> None:
+        """Raise a copy of the error in the caller: a shared one would collect the tracebacks of all."""
+        if not self.answer.done():
+            self.answer.set_exception(copy.copy(error))
 
 
 class Ownership:
@@ -35,16 +56,43 @@ class Ownership:
         self._are_two = False
         self._policy = policy
         self._breaker: Breaker = Closed()
+        self._forming: list[_Call] = []
+        self._asking: asyncio.Task[None] | None = None
 
     async def cede(self, event_ids: Sequence[str]) -> list[bool]:
         """Tell for each id whether its event is to go to the new queue; False: the old one has it.
 
-        Without an answer all go there: a backend that has failed must not keep the other from taking events.
+        Without an answer all go there: a backend that has failed must not keep the other from taking events. Callers
+        that come while a question is on its way ask the next one together.
+
+        Cancelled: The ids may be ceded or not.
 
         Raises:
             BackendRejected: The old server refuses for good.
             StateError: The two are one.
         """
+        call = _Call(event_ids, asyncio.get_running_loop().create_future())
+        self._forming.append(call)
+        if self._asking is None or self._asking.done():
+            self._asking = asyncio.create_task(self._ask_for_all(), name="streams_queue.rollout.cede")
+        return await call.answer
+
+    async def _ask_for_all(self) -> None:
+        while self._forming:
+            calls, self._forming = self._forming, []
+            try:
+                answers = iter(await self._cede([event_id for call in calls for event_id in call.event_ids]))
+            except Exception as error:  # noqa: BLE001 - raised where it is waited for
+                for call in calls:
+                    call.fail(error)
+            else:
+                for call in calls:
+                    call.end(list(itertools.islice(answers, len(call.event_ids))))
+            finally:
+                for call in calls:
+                    call.answer.cancel()
+
+    async def _cede(self, event_ids: Sequence[str]) -> list[bool]:
         if not self._allowed():
             return [True] * len(event_ids)
         try:

@@ -180,11 +180,16 @@ class RolloutQueue(TwoQueues):
             return [Receipt(ReceiptStatus.CLOSED, event_id or "") for event_id in new.event_ids]
         to_new = [self._route.goes_to_new(*event) for event in zip(new.payloads, new.event_ids, strict=True)]
         parts = [[at for at, goes in enumerate(to_new) if goes is side] for side in (False, True)]
-        if all(parts):
-            self._check_payloads(new, parts)
         receipts: _Receipts = [None] * len(new.payloads)
-        errors = await asyncio.gather(self._put_old(new, parts[0], receipts), self._put_new(new, parts[1], receipts))
-        if error := next((error for error in errors if error is not None), None):
+        if not parts[1]:
+            error = await self._put_old(new, parts[0], receipts)
+        elif not parts[0]:
+            error = await self._put_new(new, parts[1], receipts)
+        else:
+            self._check_payloads(new, parts)
+            both = await asyncio.gather(self._put_old(new, parts[0], receipts), self._put_new(new, parts[1], receipts))
+            error = both[0] or both[1]
+        if error is not None:
             raise _about(error, receipts)
         return [receipt for receipt in receipts if receipt is not None]
 
@@ -197,7 +202,7 @@ class RolloutQueue(TwoQueues):
 
     async def _put_old(self, new: NewEvents, positions: Sequence[int], receipts: _Receipts) -> BackendError | None:
         """Send events to the old queue; what it refuses as a duplicate may be ceded, and belongs to the new one."""
-        error = await _send(self._old, new, positions, receipts) if positions else None
+        error = await _send(self._old, new, positions, receipts)
         refused = [at for at in positions if _has_status(receipts[at], ReceiptStatus.DUPLICATE)]
         if not refused:
             return error

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from streams_queue import EventQueue, QueueFactory, RedisEventQueue, ResilientQueue
+from streams_queue import EventQueue, QueueFactory, RedisEventQueue, ResilientQueue, RolloutQueue
 from streams_queue.config import FACTORY_REQUIRES, MEMORY_REQUIRES, REDIS_REQUIRES, Settings, load_config
 from streams_queue.errors import ConfigError
 from tests.fuzz.configs import SECRET, Configs
@@ -54,7 +54,7 @@ def look_at(settings: Settings) -> None:
     telemetry = dataclasses.replace(settings.telemetry, service_name="n")
     named = dataclasses.replace(settings, name="n", group="g", namespace="n", telemetry=telemetry, fallback=None)  # type: ignore[arg-type]
     assert SECRET not in repr(named)
-    for make in (RedisEventQueue, EventQueue, ResilientQueue, QueueFactory.create_queue):
+    for make in (RedisEventQueue, EventQueue, ResilientQueue, RolloutQueue, QueueFactory.create_queue):
         queue = attempt(lambda make=make: make(settings))  # type: ignore[misc]
         if queue is not None:
             assert SECRET not in repr(queue)
