@@ -277,6 +277,7 @@ class TwoQueues:
 def summed(first: QueueStats, second: QueueStats) -> QueueStats:
     """Return the figures of two queues together; the bound is the second's, and a consumer of both counts once."""
     ages = [age for age in (first.oldest_waiting_age, second.oldest_waiting_age) if age is not None]
+    names = dict.fromkeys((*first.totals, *second.totals))
     idle = [seconds for seconds in (first.consumers_idle, second.consumers_idle) if seconds is not None]
     return QueueStats(
         waiting=first.waiting + second.waiting,
@@ -289,9 +290,7 @@ def summed(first: QueueStats, second: QueueStats) -> QueueStats:
         consumers_idle=min(idle, default=None),
         intake_paused=first.intake_paused or second.intake_paused,
         delivery_paused=first.delivery_paused or second.delivery_paused,
-        totals={
-            name: first.totals.get(name, 0) + second.totals.get(name, 0) for name in {*first.totals, *second.totals}
-        },
+        totals={name: first.totals.get(name, 0) + second.totals.get(name, 0) for name in names},
     )
 
 
