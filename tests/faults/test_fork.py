@@ -52,6 +52,7 @@ async def test_a_forked_child_is_a_consumer_of_its_own(
     assert await stored.consumers() == {}
 
 
+@pytest.mark.slow
 async def test_a_rollout_may_be_forked(
     programs: Programs, make_config: MakeConfig, make_redis_queue: MakeQueue, stored: StoredQueue
 ) -> None:

@@ -49,6 +49,7 @@ async def test_a_look_during_a_pause_returns_at_once(make_redis_queue: MakeQueue
 # --- seen by all processes within a second ---
 
 WITHIN = 1.0
+KINDS = ["redis", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("resilient", "rollout"))]
 
 
 def _config(make_config: MakeConfig, kind: str) -> dict[str, Any]:
@@ -72,7 +73,7 @@ async def until(moment: float) -> None:
     await asyncio.sleep(moment - time.monotonic())
 
 
-@pytest.mark.parametrize("kind", ["redis", "resilient", "rollout"])
+@pytest.mark.parametrize("kind", KINDS)
 async def test_a_pause_and_its_end_are_seen_by_all_processes_within_a_second(
     make_config: MakeConfig, programs: Programs, kind: str
 ) -> None:
@@ -98,7 +99,7 @@ async def test_a_pause_and_its_end_are_seen_by_all_processes_within_a_second(
         assert await everybody(consumers, "handed out", resumed) < WITHIN
 
 
-@pytest.mark.parametrize("kind", ["redis", "resilient", "rollout"])
+@pytest.mark.parametrize("kind", KINDS)
 async def test_a_consumer_that_waits_in_a_read_is_handed_nothing_either(
     make_config: MakeConfig, programs: Programs, kind: str
 ) -> None:

@@ -259,8 +259,15 @@ async def test_what_a_crash_left_in_one_queue_runs_again_while_the_other_one_is_
 # --- one without the other ---
 
 
-@pytest.mark.parametrize("how", ["kill", "pause"])
-@pytest.mark.parametrize("down", ["old", "new"])
+@pytest.mark.parametrize(
+    ("down", "how"),
+    [
+        ("old", "kill"),
+        pytest.param("old", "pause", marks=pytest.mark.slow),
+        pytest.param("new", "kill", marks=pytest.mark.slow),
+        ("new", "pause"),
+    ],
+)
 async def test_a_server_that_is_away_does_not_stop_the_other_queue(
     make: MakeRollout, start_server: StartServer, down: str, how: str
 ) -> None:
