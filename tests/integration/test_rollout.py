@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from streams_queue import QueueFactory, RolloutQueue, Worker, check_redis_health
-from streams_queue.errors import BackendError, BackendUnavailable, EncodeError, StateError
+from streams_queue.errors import BackendError, BackendUnavailable, EncodeError, NotDurable, StateError
 from streams_queue.messages import ReceiptStatus
 from streams_queue.rollout_queue.routing import position
 from tests.conftest import MakeConfig, ProxyTo, StartServer
@@ -99,6 +99,18 @@ async def test_receipts_are_in_the_order_of_the_call(make: MakeRollout) -> None:
     assert {receipt.status for receipt in receipts} == {ReceiptStatus.ACCEPTED}
 
 
+async def test_a_call_tells_of_the_first_event_that_is_not_as_durable_as_asked_for(make: MakeRollout) -> None:
+    """The new queue waits for a replica that is not there: its event is held, and the old queue's are as well."""
+    queue = make(50, new={"durability": "replicated", "min_replicas": 1}, enqueue_timeout=0.5)
+    events = [push(OLD_REPO, 0), push(NEW_REPO, 1), push(OLD_REPO, 2)]
+    for status in (ReceiptStatus.ACCEPTED, ReceiptStatus.DUPLICATE):
+        with pytest.raises(NotDurable) as raised:
+            await queue.enqueue_many(events, event_ids=["a", "b", "c"])
+        assert [receipt.status for receipt in raised.value.receipts] == [status] * 3
+        assert raised.value.durable == 1
+    assert await held(queue) == (2, 1)
+
+
 # --- each event once ---
 
 
@@ -140,6 +152,15 @@ async def test_of_processes_with_different_shares_one_gets_its_way(make: MakeRol
     numbers = [payload["n"] for payload in await take(low, 400)]
     assert sorted(numbers) == list(range(400))
     assert min(old, new) > 0
+
+
+@pytest.mark.parametrize("then", [0, 100])
+async def test_a_process_killed_between_ceding_and_sending_leaves_nothing_lost(make: MakeRollout, then: int) -> None:
+    """Its sender was told nothing, and tries again: the event goes to the new queue, whatever the share is by now."""
+    queue = make(then)
+    assert await queue.old_queue.cede(["a"]) == [True]
+    assert await queue.enqueue(push(OLD_REPO), event_id="a")
+    assert await held(queue) == (0, 1)
 
 
 async def test_an_id_whose_event_the_new_queue_refused_may_go_to_the_old_one(make: MakeRollout) -> None:
