@@ -28,9 +28,9 @@ class _Call:
     """One caller's ids, and the future on which it waits."""
 
     event_ids: Sequence[str]
-    answer: asyncio.Future[list[bool]]
+    answer: asyncio.Future[list[bool] | None]
 
-    def end(self, ceded: list[bool]) -> None:
+    def end(self, ceded: list[bool] | None) -> None:
         """Let the caller go on, unless it has gone."""
         if not self.answer.done():
             self.answer.set_result(ceded)
@@ -59,10 +59,10 @@ class Ownership:
         self._forming: list[_Call] = []
         self._asking: asyncio.Task[None] | None = None
 
-    async def cede(self, event_ids: Sequence[str]) -> list[bool]:
+    async def cede(self, event_ids: Sequence[str]) -> list[bool] | None:
         """Tell for each id whether its event is to go to the new queue; False: the old one has it.
 
-        Without an answer all go there: a backend that has failed must not keep the other from taking events. Callers
+        None where there is no answer: a backend that has failed must not keep the other from taking events. Callers
         that come while a question is on its way ask the next one together.
 
         Cancelled: The ids may be ceded or not.
@@ -81,20 +81,21 @@ class Ownership:
         while self._forming:
             calls, self._forming = self._forming, []
             try:
-                answers = iter(await self._cede([event_id for call in calls for event_id in call.event_ids]))
+                ceded = await self._cede([event_id for call in calls for event_id in call.event_ids])
             except Exception as error:  # noqa: BLE001 - raised where it is waited for
                 for call in calls:
                     call.fail(error)
             else:
+                answers = iter(ceded or ())
                 for call in calls:
-                    call.end(list(itertools.islice(answers, len(call.event_ids))))
+                    call.end(None if ceded is None else list(itertools.islice(answers, len(call.event_ids))))
             finally:
                 for call in calls:
                     call.answer.cancel()
 
-    async def _cede(self, event_ids: Sequence[str]) -> list[bool]:
+    async def _cede(self, event_ids: Sequence[str]) -> list[bool] | None:
         if not self._allowed():
-            return [True] * len(event_ids)
+            return None
         try:
             await self._check()
             ceded = await self._old.cede(event_ids)
@@ -102,7 +103,7 @@ class Ownership:
             if not passes(error):
                 raise
             self._failed(error)
-            return [True] * len(event_ids)
+            return None
         self._breaker = success(self._breaker)
         return ceded
 

@@ -209,30 +209,31 @@ class RolloutQueue(TwoQueues):
         try:
             ceded = await self._ownership.cede_refused([_id(new, at) for at in refused])
         except BackendError as unanswered:
-            for at in refused:
-                receipts[at] = None
+            _forget(refused, receipts)
             return error or unanswered
         moved = [at for at, is_ceded in zip(refused, ceded, strict=True) if is_ceded]
-        return error or await self._put_ceded(new, moved, receipts)
+        return await self._put_ceded(new, moved, receipts) or error
 
     async def _put_new(self, new: NewEvents, positions: Sequence[int], receipts: _Receipts) -> BackendError | None:
         """Send events to the new queue whose ids the old one has not seen."""
         named = [at for at in positions if new.event_ids[at] is not None]
-        if named:
-            try:
-                ceded = await self._ownership.cede([_id(new, at) for at in named])
-            except BackendError as error:
-                return error
-            for at, is_ceded in zip(named, ceded, strict=True):
-                receipts[at] = None if is_ceded else Receipt(ReceiptStatus.DUPLICATE, _id(new, at))
+        if not named:
+            return await _send(self._new, new, positions, receipts)
+        try:
+            ceded = await self._ownership.cede([_id(new, at) for at in named])
+        except BackendError as error:
+            return error
+        if ceded is None:
+            return await _send(self._new, new, positions, receipts)
+        for at, is_ceded in zip(named, ceded, strict=True):
+            receipts[at] = None if is_ceded else Receipt(ReceiptStatus.DUPLICATE, _id(new, at))
         return await self._put_ceded(new, [at for at in positions if receipts[at] is None], receipts)
 
     async def _put_ceded(self, new: NewEvents, positions: Sequence[int], receipts: _Receipts) -> BackendError | None:
         """Send events to the new queue; the ids of those that it certainly did not take are free again."""
         if not positions:
             return None
-        for at in positions:
-            receipts[at] = None
+        _forget(positions, receipts)
         try:
             error = await _send(self._new, new, positions, receipts)
         except StreamsQueueError:
@@ -385,6 +386,12 @@ async def _send(queue: Side, new: NewEvents, positions: Sequence[int], receipts:
     if isinstance(error, NotDurable):
         error = NotDurable(str(error), durable=positions[min(error.durable, len(positions) - 1)])
     return error
+
+
+def _forget(positions: Sequence[int], receipts: _Receipts) -> None:
+    """Note that it is not known, or not any more, what became of the events at these positions."""
+    for at in positions:
+        receipts[at] = None
 
 
 def _about(error: BackendError, receipts: _Receipts) -> BackendError:
