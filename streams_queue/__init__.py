@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from streams_queue.redis_queue import RedisEventQueue
     from streams_queue.resilient_queue import ResilientQueue
     from streams_queue.sync_queue import SyncQueue
+    from streams_queue.rollout_queue import RolloutQueue
     from streams_queue.worker import Worker
 
     __version__: str
@@ -75,6 +76,7 @@ __all__ = [
     "Reject",
     "ResilientQueue",
     "RetryLater",
+    "RolloutQueue",
     "Settings",
     "SpoolError",
     "StateError",
@@ -121,6 +123,7 @@ _HOMES = {
     "RedisEventQueue": "redis_queue",
     "ResilientQueue": "resilient_queue",
     "SyncQueue": "sync_queue",
+    "RolloutQueue": "rollout_queue",
     "Worker": "worker",
 }
 

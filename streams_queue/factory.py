@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from streams_queue.config import FACTORY_REQUIRES, Settings, load_config
+from streams_queue.kinds import class_for
 from streams_queue.observer import Observer
 from streams_queue.queue import Queue
 from streams_queue.telemetry import with_telemetry
@@ -27,7 +28,7 @@ class QueueFactory:
         payload_type: type | None = None,
         registry: CollectorRegistry | None = None,
     ) -> Queue:
-        """Make the queue that the configuration's `type` names: redis, asyncio or resilient.
+        """Make the queue that the configuration's `type` names: redis, asyncio, resilient or rollout.
 
         Does no I/O but reading the configuration: a server is connected by the first call that needs it.
 
@@ -48,17 +49,8 @@ class QueueFactory:
 
 
 def _class_for(settings: Settings) -> type[Queue]:
-    # Imported here, so that a process with an asyncio queue never loads redis.
-    match settings.type:
-        case "redis":
-            from streams_queue.redis_queue import RedisEventQueue
+    if settings.type == "rollout":
+        from streams_queue.rollout_queue import RolloutQueue
 
-            return RedisEventQueue
-        case "asyncio":
-            from streams_queue.memory_queue import EventQueue
-
-            return EventQueue
-        case "resilient":
-            from streams_queue.resilient_queue import ResilientQueue
-
-            return ResilientQueue
+        return RolloutQueue
+    return class_for(settings.type)

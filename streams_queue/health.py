@@ -70,9 +70,13 @@ async def _opened(target: Configuration | Any) -> AsyncIterator[Queue]:
     """Make a queue for one check and close it again, without waiting long for a server that does not answer."""
     # Imported here, so that importing this module does not load redis.
     from streams_queue.redis_queue import RedisEventQueue
+    from streams_queue.rollout_queue import RolloutQueue
 
+    queue: Queue
     if target is None or isinstance(target, Settings | Mapping | str | os.PathLike):
-        queue = RedisEventQueue(load_config(target, require=REDIS_REQUIRES))
+        settings = load_config(target)
+        is_rollout = settings.type == "rollout" and settings.rollout is not None
+        queue = RolloutQueue(settings) if is_rollout else RedisEventQueue(load_config(target, require=REDIS_REQUIRES))
     else:
         queue = RedisEventQueue(load_config(None, require=MEMORY_REQUIRES), client=target)
     try:

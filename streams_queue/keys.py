@@ -59,3 +59,7 @@ class QueueKeys:
     def dedup(self, bucket: int) -> str:
         """Set: digests of the event ids that callers gave during one slice of the dedup window."""
         return f"{self.stream}:dedup:{bucket}"
+
+    def ceded(self, bucket: int) -> str:
+        """Hash: digests of those of them that were left to another queue, and by how many attempts."""
+        return f"{self.stream}:ceded:{bucket}"

@@ -182,7 +182,8 @@ class QueueStats:
         consumers: How many consumers the group knows, those of ended processes included for some minutes.
         consumers_idle: Seconds since the server last heard of any consumer, which each lets it do every second, busy or
             not; None if it never did.
-        paused: Whether intake or handing out is paused.
+        intake_paused: Whether new events are refused.
+        delivery_paused: Whether handing out is stopped.
         totals: Counts since the queue was created: enqueued, acked, retried, dead, rejected, duplicates,
             reclaimed, released, redriven, purged, dropped, lost, state_lost.
     """
@@ -195,5 +196,11 @@ class QueueStats:
     oldest_waiting_age: float | None = None
     consumers: int = 0
     consumers_idle: float | None = None
-    paused: bool = False
+    intake_paused: bool = False
+    delivery_paused: bool = False
     totals: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def paused(self) -> bool:
+        """Whether intake or handing out is paused."""
+        return self.intake_paused or self.delivery_paused

@@ -21,6 +21,7 @@ from streams_queue.cli import (
     exporter,
     importing,
     looking,
+    pausing,
     worker,
 )
 from streams_queue.cli.output import print_error
@@ -72,6 +73,8 @@ app.command("import")(importing.import_events)
 app.command("stats")(looking.stats)
 app.command("health")(looking.health)
 app.command("peek")(looking.peek)
+app.command("pause")(pausing.pause)
+app.command("resume")(pausing.resume)
 app.command("doctor")(doctor.doctor)
 app.command("top")(top)
 app.command("dashboard")(dashboard.dashboard)

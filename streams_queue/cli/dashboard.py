@@ -5,17 +5,22 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import Annotated
 
 import typer
 
 from streams_queue.cli.extras import needs_extra
-from streams_queue.cli.options import ConfigOption, EnvironmentOption, LogLevelOption, PortOption, UrlOption, open_queue
+from streams_queue.cli.options import (
+    ConfigOption,
+    EnvironmentOption,
+    LogLevelOption,
+    PortOption,
+    SideOption,
+    UrlOption,
+    load_one,
+)
 from streams_queue.cli.working import log_to_stderr
 from streams_queue.errors import UsageError
-
-if TYPE_CHECKING:
-    from streams_queue.redis_queue import RedisEventQueue
 
 TOKEN_VARIABLE = "STREAMS_QUEUE_DASHBOARD_TOKEN"  # noqa: S105 - the name of it
 
@@ -27,6 +32,7 @@ def dashboard(
     config: ConfigOption = None,
     url: UrlOption = None,
     environment: EnvironmentOption = None,
+    side: SideOption = None,
     host: Annotated[str, typer.Option(help="The address to listen at; any but this machine's own needs a token.")] = (
         "127.0.0.1"
     ),
@@ -47,12 +53,14 @@ def dashboard(
     with needs_extra("The dashboard", "dashboard"):
         from streams_queue.dashboard.access import allow
         from streams_queue.dashboard.serving import serve
+    from streams_queue.redis_queue import RedisEventQueue
+
     log_to_stderr(log_level)
     prefix = root_path.rstrip("/")
     if not _ROOT_PATH.fullmatch(prefix):
         raise UsageError(f"--root-path is a path such as /queue, not {root_path!r}")
     access = allow(host, allowed_host or [], _token(token_file))
-    queue = cast("RedisEventQueue", open_queue(config, url, environment))
+    queue = RedisEventQueue(load_one(config, url, environment, side))
     serve(queue, host, port, access, root_path=prefix)
 
 

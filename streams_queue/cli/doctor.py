@@ -8,7 +8,15 @@ from typing import Any
 import typer
 
 from streams_queue.cli import exit_codes
-from streams_queue.cli.options import ConfigOption, EnvironmentOption, JsonOption, UrlOption, as_fields, load_settings
+from streams_queue.cli.options import (
+    ConfigOption,
+    EnvironmentOption,
+    JsonOption,
+    SideOption,
+    UrlOption,
+    as_fields,
+    load_one,
+)
 from streams_queue.cli.output import print_json, print_line
 from streams_queue.doctor import Finding, Level, Seen, Unusable, findings_about, look
 
@@ -18,10 +26,11 @@ def doctor(
     config: ConfigOption = None,
     url: UrlOption = None,
     environment: EnvironmentOption = None,
+    side: SideOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Examine the server and the queue; changes nothing. Exit code 0: well, 4: warnings, 1: errors, 3: no server."""
-    settings = load_settings(config, url, environment)
+    settings = load_one(config, url, environment, side)
     seen = asyncio.run(look(settings))
     findings = findings_about(seen, settings)
     if as_json:

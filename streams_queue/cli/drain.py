@@ -16,9 +16,10 @@ from streams_queue.cli.options import (
     ConfigOption,
     EnvironmentOption,
     JsonOption,
+    SideOption,
     UrlOption,
     as_fields,
-    load_settings,
+    load_one,
     queue_on_server,
 )
 from streams_queue.cli.output import print_error, print_fields, print_json, print_line, progress, shown
@@ -63,6 +64,7 @@ def drain(
     config: ConfigOption = None,
     url: UrlOption = None,
     environment: EnvironmentOption = None,
+    side: SideOption = None,
     as_json: JsonOption = False,
     dead: Annotated[bool, typer.Option("--dead", help="Dead letters as well.")] = False,
     pause: Annotated[bool, typer.Option("--pause", help="First refuse new events, in all processes.")] = False,
@@ -77,7 +79,7 @@ def drain(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what there is to drain.")] = False,
 ) -> None:
     """Take all events out of a queue. Exit code 0: it is empty, and the counts add up; 1: something is left."""
-    settings = load_settings(config, url, environment)
+    settings = load_one(config, url, environment, side)
     patience = max(30.0, 2 * settings.lease) if wait is None else wait
     if dry_run:
         _print_plan(asyncio.run(_look(settings, dead=dead)), as_json=as_json)

@@ -5,17 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import Annotated
 
 import typer
 
 from streams_queue.cli.extras import needs_extra
-from streams_queue.cli.options import EnvironmentOption, LogLevelOption, PortOption, UrlOption, open_queue
+from streams_queue.cli.options import EnvironmentOption, LogLevelOption, PortOption, UrlOption, open_each
 from streams_queue.cli.working import log_to_stderr
 from streams_queue.listening import listen
-
-if TYPE_CHECKING:
-    from streams_queue.redis_queue import RedisEventQueue
 
 
 def exporter(
@@ -35,6 +32,6 @@ def exporter(
         from streams_queue.monitoring.exporter import Exporter
     log_to_stderr(log_level)
     files: Sequence[Path | None] = config or (None,)
-    queues = [cast("RedisEventQueue", open_queue(file, url, environment)) for file in files]
+    queues = [queue for file in files for queue in open_each(file, url, environment)]
     with listen(host, port, "The exporter") as listening:
         asyncio.run(Exporter(queues, listening).run())

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from streams_queue.cli import exit_codes
-from streams_queue.cli.options import ConfigOption, EnvironmentOption, JsonOption, UrlOption, as_fields, load_settings
+from streams_queue.cli.options import ConfigOption, EnvironmentOption, JsonOption, SideOption, UrlOption, as_fields, load_one
 from streams_queue.cli.output import print_error, print_json, print_line, progress, shown
 from streams_queue.draining import Import, Imported, Stock
 from streams_queue.errors import BackendError
@@ -21,6 +21,7 @@ def import_events(
     config: ConfigOption = None,
     url: UrlOption = None,
     environment: EnvironmentOption = None,
+    side: SideOption = None,
     as_json: JsonOption = False,
     wait: Annotated[float, typer.Option(min=0, metavar="S", help="Seconds to wait for room in a full queue.")] = 30.0,
     incomplete: Annotated[
@@ -28,7 +29,7 @@ def import_events(
     ] = False,
 ) -> None:
     """Put exported events back, each once, also when run again. Exit code 1: not all are in."""
-    stock = Stock(load_settings(config, url, environment), "import")
+    stock = Stock(load_one(config, url, environment, side), "import")
     done = Imported()
     try:
         with progress("imported", file.stat().st_size if file.is_file() else None, "bytes") as advance:

@@ -25,7 +25,7 @@ def stats(
 ) -> None:
     """Print the queue's figures."""
     found = asyncio.run(_stats(open_queue(config, url, environment)))
-    fields = as_fields(found)
+    fields = {**as_fields(found), "paused": found.paused}
     if as_json:
         print_json(fields)
     else:

@@ -11,11 +11,13 @@ from typing import Any
 
 from streams_queue.config.files import read_file
 from streams_queue.config.schema import METRIC, QUEUE, VARIABLE_PREFIX, Section, variables
-from streams_queue.config.settings import MEMORY_REQUIRES, MetricBounds, Settings
+from streams_queue.config.settings import MEMORY_REQUIRES, MetricBounds, RolloutSettings, Settings
 from streams_queue.config.values import FromVariable, Read, ValueProblemError, kind, suggestion
 from streams_queue.errors import ConfigError
 
 _ENVIRONMENT_DEFAULTS: Mapping[str, Any] = {"type": "redis", "max_size": 10_000, "timeout": 30.0, "retry_policy": {}}
+_SIDES = ("old", "new")
+_SECTION_LEVELS = 3  # queue.rollout.old.retry_policy; no cycle leads further
 _MISSING_URL = "queue.redis_url: Missing redis_url"
 _UNREADABLE = object()  # stands for a value whose variable is not set, which has been reported
 _DEFAULTS: Mapping[str, Any] = {item.name: item.default for item in fields(Settings)}
@@ -50,6 +52,8 @@ def load_config(
     if isinstance(source, Settings):
         if source.redis_url is None and _needs_url(required, source.type):
             raise ConfigError([_MISSING_URL])
+        if source.rollout is None and _needs_rollout(required, source.type):
+            raise ConfigError(["queue: Missing required fields: rollout"])
         return source
     reading = _Reading(os.environ if environ is None else environ)
     if environment is None and not isinstance(source, Mapping):
@@ -59,12 +63,17 @@ def load_config(
     if section is None:
         raise ConfigError([*reading.problems, "queue: Missing queue configuration"])
     section = reading.expand(section, "queue")
+    if _needs_rollout(required, section.get("type")):
+        required = (*required, "rollout")
     reading.demand(required, section, "queue")
-    values = reading.values(section, QUEUE, "queue")
+    values = reading.values(_with_whole_sides(section), QUEUE, "queue")
     metrics = reading.metrics(document.get("metrics"))
-    reading.compare(values)
+    reading.compare(values, "queue")
+    reading.check_rollout(values, section.get("rollout"))
     if reading.problems:
         raise ConfigError(reading.problems)
+    if "rollout" in values:
+        values["rollout"] = _rollout(values)
     if metrics:
         values["telemetry"] = replace(values.get("telemetry", _DEFAULTS["telemetry"]), bounds=metrics)
     return Settings(**values)
@@ -72,7 +81,32 @@ def load_config(
 
 def _needs_url(required: Iterable[str], queue_type: Any) -> bool:
     """Whether `redis_url` must be there: where `type` must be, too, it decides; a class built directly ignores it."""
-    return "redis_url" in required and ("type" not in required or queue_type != "asyncio")
+    return "redis_url" in required and ("type" not in required or queue_type not in ("asyncio", "rollout"))
+
+
+def _needs_rollout(required: Iterable[str], queue_type: Any) -> bool:
+    return "rollout" in required or ("type" in required and queue_type == "rollout")
+
+
+def _with_whole_sides(section: Mapping[Any, Any]) -> Mapping[Any, Any]:
+    """Complete each section that a queue of the rollout has for itself with what `queue` says there."""
+    rollout = section.get("rollout")
+    if not isinstance(rollout, Mapping):
+        return section
+    given = {side: rollout[side] for side in _SIDES if isinstance(rollout.get(side), Mapping)}
+    shared = {key: value for key, value in section.items() if isinstance(value, Mapping) and key != "rollout"}
+    whole = {side: _merge({key: shared[key] for key in own if key in shared}, own) for side, own in given.items()}
+    return {**section, "rollout": {**rollout, **whole}}
+
+
+def _side(values: Mapping[str, Any], side: str) -> dict[str, Any]:
+    """Return the values of one queue of a rollout: its own, and those of `queue` for the rest."""
+    return {**values, "type": "redis", "rollout": None, **values["rollout"].get(side, {})}
+
+
+def _rollout(values: Mapping[str, Any]) -> RolloutSettings:
+    sides = {side: Settings(**_side(values, side)) for side in _SIDES}
+    return RolloutSettings(**{**values["rollout"], **sides})
 
 
 class _Reading:
@@ -135,13 +169,16 @@ class _Reading:
             raise ConfigError([f"environments.{_key_text(environment)}.queue: must be a mapping"])
         return _merge(section or {}, override) if override else section
 
-    def expand(self, given: Mapping[Any, Any], path: str) -> dict[Any, Any]:
+    def expand(self, given: Mapping[Any, Any], path: str, section: Section = QUEUE) -> dict[Any, Any]:
         """Put the environment's values in place of `${NAME}` and `${NAME:-default}` in all strings of a section."""
-        return {key: self._expand_value(value, f"{path}.{_key_text(key)}") for key, value in given.items()}
+        return {
+            key: self._expand_value(value, f"{path}.{_key_text(key)}", section.reads.get(key))
+            for key, value in given.items()
+        }
 
-    def _expand_value(self, value: Any, path: str) -> Any:
-        if isinstance(value, Mapping) and path.count(".") == 1:  # sections lie one level deep; no cycle leads further
-            return self.expand(value, path)
+    def _expand_value(self, value: Any, path: str, known: Read | Section | None) -> Any:
+        if isinstance(value, Mapping) and isinstance(known, Section):  # what is no section holds nothing to expand
+            return self.expand(value, path, known)
         if not isinstance(value, str) or isinstance(value, FromVariable):
             return value
         variables = list(_VARIABLE.finditer(value))
@@ -203,15 +240,38 @@ class _Reading:
                 bounds[name] = MetricBounds(**values)
         return bounds
 
-    def compare(self, values: Mapping[str, Any]) -> None:
+    def compare(self, values: Mapping[str, Any], path: str) -> None:
         """Report values that are right each by itself and wrong together."""
         if values.get("max_lease", _DEFAULTS["max_lease"]) < values.get("lease", _DEFAULTS["lease"]):
-            self.problems.append("queue.max_lease: max_lease must be at least lease")
+            self.problems.append(f"{path}.max_lease: max_lease must be at least lease")
         if values.get("type") == "asyncio" and values.get("durability", "accepted") != "accepted":
-            self.problems.append("queue.durability: durability needs a server, and an asyncio queue has none")
+            self.problems.append(f"{path}.durability: durability needs a server, and an asyncio queue has none")
         policy = values.get("retry_policy")
         if policy and policy.max_delay < policy.base_delay:
-            self.problems.append("queue.retry_policy.max_delay: max_delay must be at least base_delay")
+            self.problems.append(f"{path}.retry_policy.max_delay: max_delay must be at least base_delay")
+
+    def check_rollout(self, values: Mapping[str, Any], given: Any) -> None:
+        """Report what is missing from a rollout or makes no two queues of it."""
+        if "rollout" not in values:
+            return
+        self.demand(("old", "new", "percentage"), given, "queue.rollout")
+        sides = {side: _side(values, side) for side in _SIDES if side in values["rollout"]}
+        for side, whole in sides.items():
+            self._check_side(whole, f"queue.rollout.{side}")
+        if len(sides) == len(_SIDES) and _where(sides["old"]) == _where(sides["new"]):
+            self.problems.append("queue.rollout.new: new must not be the queue that old is")
+
+    def _check_side(self, values: Mapping[str, Any], path: str) -> None:
+        if values["type"] != "asyncio" and values.get("redis_url") is None:
+            self.problems.append(f"{path}.redis_url: Missing redis_url")
+        self.compare(values, path)
+
+
+def _where(values: Mapping[str, Any]) -> object:
+    """Return what tells one queue from another; one inside the process is like no other."""
+    if values["type"] == "asyncio":
+        return object()
+    return tuple(values.get(key, _DEFAULTS[key]) for key in ("redis_url", "namespace", "name"))
 
 
 def _is_blank(value: Any) -> bool:
@@ -221,10 +281,17 @@ def _is_blank(value: Any) -> bool:
 
 def _merge(base: Mapping[Any, Any], override: Mapping[Any, Any]) -> dict[Any, Any]:
     """Put the keys of `override` over those of `base`; sections are merged key by key."""
+    return _merged(base, override, levels=_SECTION_LEVELS)
+
+
+def _merged(base: Mapping[Any, Any], override: Mapping[Any, Any], levels: int) -> dict[Any, Any]:
     merged = dict(base)
     for key, value in override.items():
         below = merged.get(key)
-        merged[key] = {**below, **value} if isinstance(below, Mapping) and isinstance(value, Mapping) else value
+        if levels and isinstance(below, Mapping) and isinstance(value, Mapping):
+            merged[key] = _merged(below, value, levels - 1)
+        else:
+            merged[key] = value
     return merged
 
 

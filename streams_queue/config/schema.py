@@ -16,6 +16,7 @@ from streams_queue.config.values import (
     flag,
     http_url,
     integer,
+    payload_paths,
     prefetch,
     real,
     redis_url,
@@ -37,7 +38,7 @@ class Section:
 
 _KEY_PART = string(r"[A-Za-z0-9._-]{1,64}", "must be 1 to 64 letters, digits, dots, underscores or dashes")
 
-QUEUE = Section(
+SIDE = Section(
     {
         "type": choice("redis", "asyncio", "resilient"),
         "redis_url": redis_url,
@@ -79,6 +80,17 @@ QUEUE = Section(
         "fallback": Section(
             {"max_size": integer(at_least=0), "spool": string(r"[^\x00]+", "must be a directory")},
             FallbackSettings,
+        ),
+    }
+)
+"""What each queue of a rollout may say for itself; what it does not say is taken from `queue`."""
+
+QUEUE = Section(
+    {
+        **SIDE.reads,
+        "type": choice("redis", "asyncio", "resilient", "rollout"),
+        "rollout": Section(
+            {"percentage": real(at_least=0, at_most=100), "key": payload_paths, "old": SIDE, "new": SIDE}
         ),
         "telemetry": Section(
             {

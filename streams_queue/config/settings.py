@@ -109,10 +109,11 @@ class Settings:
         dedup_window: How long an event_id given by a caller is remembered.
         dead_letter: How dead letters are kept.
         fallback: What the resilient queue may hold locally.
+        rollout: The two queues of a rollout, and how much goes to which; None if there is none.
         telemetry: What is sent to OpenTelemetry, and the bounds of the top-level `metrics:` list.
     """
 
-    type: Literal["redis", "asyncio", "resilient"] = "redis"
+    type: Literal["redis", "asyncio", "resilient", "rollout"] = "redis"
     redis_url: str | None = None
     max_size: int
     timeout: float
@@ -133,6 +134,7 @@ class Settings:
     dedup_window: float = 86_400.0
     dead_letter: DeadLetterSettings = DeadLetterSettings()
     fallback: FallbackSettings = FallbackSettings()
+    rollout: RolloutSettings | None = None
     telemetry: TelemetrySettings = TelemetrySettings()
 
     def __repr__(self) -> str:
@@ -142,11 +144,31 @@ class Settings:
         return f"Settings({', '.join(f'{name}={value!r}' for name, value in values.items())})"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RolloutSettings:
+    """A gradual move from one queue to another.
+
+    Attributes:
+        old: Everything about the queue that events come from; its `rollout` is None.
+        new: The same of the one that they are to go to.
+        percentage: The share of keys whose new events go to the new queue, from 0 to 100.
+        key: Where in a payload the key is by which it is decided: paths, of which the first one that is there counts.
+    """
+
+    old: Settings
+    new: Settings
+    percentage: float
+    key: tuple[str, ...] = ("repository.full_name", "repo")
+
+
 MEMORY_REQUIRES = ("max_size", "timeout")
 """What the asyncio queue must be told, and a Redis queue that is given its client."""
 
 REDIS_REQUIRES = ("redis_url", "max_size", "timeout")
 """What a queue that connects to a server by itself must be told."""
 
+ROLLOUT_REQUIRES = ("rollout", "max_size", "timeout")
+"""What a rollout must be told, beside what each of its two queues needs."""
+
 FACTORY_REQUIRES = ("type", "redis_url", "max_size", "timeout", "retry_policy")
-"""What `create_queue` must be told; `redis_url` only where `type` says that a server is used."""
+"""What `create_queue` must be told; `redis_url` only where a server is used, `rollout` where `type` says so."""

@@ -136,6 +136,18 @@ def prefetch(value: Any) -> int | str:
         raise ValueProblemError("must be auto or an integer of at least 0") from None
 
 
+def payload_paths(value: Any) -> tuple[str, ...]:
+    """Take where in a payload something is: names with dots between, or a list of them."""
+    read = string(r"[^\s.\x00-\x1f\x7f]+(\.[^\s.\x00-\x1f\x7f]+)*", "")
+    try:
+        paths = tuple(map(read, value if isinstance(value, list | tuple) else (value,)))
+    except ValueProblemError:
+        paths = ()
+    if not paths:
+        raise ValueProblemError("must be a path such as repository.full_name, or a list of them")
+    return paths
+
+
 def redis_url(value: Any) -> str:
     """Take the URL of a server; which one it is, and whether it answers, shows when a client connects."""
     if not isinstance(value, str):

@@ -46,6 +46,7 @@ def attempts(keys: QueueKeys) -> dict[str, Command]:
         "hdel": ("HDEL", key, "f"),
         "hincrby": ("HINCRBY", key, "f", "no number"),
         "sismember": ("SISMEMBER", key, "m"),
+        "srem": ("SREM", key, "m"),
         "xadd": ("XADD", key, "no id", "f", "v"),
         "xreadgroup": ("XREADGROUP", "GROUP", "doctor", "doctor", "STREAMS", key, ">"),
         "xrange": ("XRANGE", key, "-", "+", "COUNT", 1),

@@ -273,7 +273,8 @@ class EventQueue:
             max_size=store.max_size,
             oldest_waiting_age=None if oldest is None else max(0.0, self._clock.time() - oldest.enqueued_at),
             consumers=0 if self._closed else 1,
-            paused=self._intake_paused or self._delivery_paused,
+            intake_paused=self._intake_paused,
+            delivery_paused=self._delivery_paused,
             totals=dict(store.totals),
         )
 
@@ -409,6 +410,31 @@ class EventQueue:
             self._warned = True
             logger.warning("The queue is closed: it takes no events and hands out none")
 
+    # --- beside another queue: see streams_queue.two_queues ---
+
+    def has_arrived(self) -> bool:
+        """Whether `take_arrived` has something to take."""
+        self._advance()
+        return bool(self._store.waiting) and not (self._delivery_paused or self._closed)
+
+    def take_arrived(self, max_events: int, max_bytes: float = math.inf) -> list[Delivery]:
+        """Take as `receive` does what is there, without awaiting."""
+        return [] if self._closed else self._take_now(max_events, max_bytes)
+
+    async def lifetime(self) -> str:
+        """Return by which this queue is told from all others."""
+        return f"in memory at {id(self)}"
+
+    async def cede(self, event_ids: Sequence[str], *, refused: bool = False) -> list[bool]:
+        """Leave ids given by callers to another queue, unless this one has them; False for each that it has."""
+        self._advance()
+        return [self._store.cede(event_id, refused=refused) for event_id in event_ids]
+
+    async def take_back(self, event_ids: Sequence[str]) -> None:
+        """Make ids free again that were ceded to a queue which did not get their events."""
+        for event_id in event_ids:
+            self._store.take_back(event_id)
+
     # --- moving events to another queue: for the resilient queue, which drains this one into Redis ---
 
     def held(self) -> int:
@@ -442,7 +468,11 @@ class EventQueue:
         self._store.put_back(entries)
         self._arrivals.wake(len(entries))
 
-    async def wait_for_arrival(self, seconds: float = math.inf) -> None:
-        """Wait until an event may be waiting here, at most `seconds`; look with `has_events_to_move` or `receive`."""
-        if not self._store.waiting:
-            await self._arrivals.wait(min(seconds, self._seconds_to_look_again()))
+    async def wait_for_arrival(self, seconds: float = math.inf, *, slots: int = 1) -> None:  # noqa: ARG002 - see below
+        """Wait until an event may be waiting here, at most `seconds`; look with `has_arrived` or `receive`.
+
+        How many `slots` the caller has makes no difference: nothing is fetched ahead.
+        """
+        if not self.has_arrived():
+            soonest = math.inf if self._delivery_paused else self._seconds_to_look_again()
+            await self._arrivals.wait(min(seconds, soonest))

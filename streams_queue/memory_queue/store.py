@@ -95,6 +95,7 @@ class Store:
         self._observers = observers
         self._delayed: list[tuple[float, int, Entry]] = []
         self._recent_ids: dict[str, float] = {}
+        self._ceded: dict[str, int] = {}
         self._numbers = itertools.count(1)
         self._own_ids = uuid.uuid4().hex[:12]
         self._last_id = (0, 0)
@@ -132,6 +133,7 @@ class Store:
         self._reclaim_expired(now)
         while self._recent_ids and (oldest := next(iter(self._recent_ids.items())))[1] <= now:
             del self._recent_ids[oldest[0]]
+            self._ceded.pop(oldest[0], None)
         return len(self.waiting) - before
 
     def _reclaim_expired(self, now: float) -> None:
@@ -167,6 +169,27 @@ class Store:
     def knows(self, event_id: str | None) -> bool:
         """Tell whether a caller's event with this id came in inside dedup_window."""
         return event_id in self._recent_ids
+
+    def cede(self, event_id: str, *, refused: bool) -> bool:
+        """Leave a caller's id to another queue unless it came in here; tells whether it is ceded, now or before.
+
+        Every attempt is counted; `refused`: its event has just been refused here as a duplicate.
+        """
+        ceded = event_id in self._ceded or not self.knows(event_id)
+        if ceded:
+            self._ceded[event_id] = self._ceded.get(event_id, 0) + 1
+            self._recent_ids.setdefault(event_id, self.clock.monotonic() + self.settings.dedup_window)
+        if ceded is refused:
+            self.totals["duplicates"] += -1 if ceded else 1
+        return ceded
+
+    def take_back(self, event_id: str) -> None:
+        """End one attempt to bring a ceded id to the other queue; with the last one the id is free again."""
+        attempts = self._ceded.pop(event_id, 0) - 1
+        if attempts > 0:
+            self._ceded[event_id] = attempts
+        elif attempts == 0:
+            self._recent_ids.pop(event_id, None)
 
     def reject(self) -> None:
         """Count an event that was refused for good."""

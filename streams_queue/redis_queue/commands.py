@@ -5,7 +5,8 @@ Nothing here waits, retries or decides; every method is one command for a link, 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -133,6 +134,7 @@ class StreamCommands:
         self._dead_limits: tuple[Argument, ...] = (settings.dead_letter.max_size, settings.dead_letter.when_full)
         self._max_delay_ms = milliseconds(settings.retry_policy.max_delay)
         self._dedup_ttl_ms = milliseconds(settings.dedup_window * (DEDUP_BUCKETS + 2) / DEDUP_BUCKETS)
+        self._bucket_width = max(settings.dedup_window, 0.001) / DEDUP_BUCKETS
 
     async def _run(
         self, link: Link, name: str, keys: Sequence[str], args: Sequence[Argument] = (), *, timeout: float
@@ -168,6 +170,10 @@ class StreamCommands:
 
     # --- producing ---
 
+    def bucket(self) -> int:
+        """Return the bucket in which event ids are kept at this moment."""
+        return int(time.time() / self._bucket_width)
+
     def enqueue_command(
         self,
         *,
@@ -196,7 +202,7 @@ class StreamCommands:
         names = self.keys
         keys = [names.stream, names.delayed, names.dead, names.stats, names.producer(producer_id)]
         if bucket is not None:
-            keys += [names.dedup(bucket + offset) for offset in _AROUND]
+            keys += self._around(names.dedup, bucket)
         overflow = self._settings.overflow
         return call(
             script("enqueue"),
@@ -228,6 +234,31 @@ class StreamCommands:
         """Send one batch. Redis: 1 round trip."""
         with self.observers.timing("enqueue"):
             return self.enqueue_reply(await link.run_command(script("enqueue"), command, timeout=timeout))
+
+    async def cede(self, link: Link, digests: Sequence[str], *, refused: bool) -> list[bool]:
+        """Leave event ids to another queue; False for each that this queue has. Redis: 1 round trip.
+
+        Args:
+            link: On which to ask.
+            digests: Of at most 500 ids.
+            refused: Whether this queue has just refused their events as duplicates.
+        """
+        names, bucket = self.keys, self.bucket()
+        keys = [names.stats, *self._around(names.dedup, bucket), *self._around(names.ceded, bucket)]
+        args: tuple[Argument, ...] = (self._dedup_ttl_ms, int(refused), *digests)
+        return [answer == 1 for answer in await self._run(link, "cede", keys, args, timeout=self.timeout)]
+
+    async def take_back(self, link: Link, digests: Sequence[str]) -> int:
+        """Take at most 500 ceded ids back; returns how many are free again. Redis: 1 round trip, never repeated."""
+        names, bucket = self.keys, self.bucket()
+        keys = [*self._around(names.dedup, bucket), *self._around(names.ceded, bucket)]
+        free: int = await self._run(link, "take_back", keys, digests, timeout=self.timeout)
+        return free
+
+    @staticmethod
+    def _around(name: Callable[[int], str], bucket: int) -> list[str]:
+        """Return the keys of all buckets that hold ids which are known at this moment, the current one first."""
+        return [name(bucket + offset) for offset in _AROUND]
 
     # --- consuming ---
 

@@ -21,6 +21,8 @@ from streams_queue.redis_queue.reader import Reader
 logger = logging.getLogger(__name__)
 
 SWEEP_INTERVAL = 0.8
+# A round is how a process learns of a pause and of its end, which is to be within a second on a busy machine as well.
+_LONGEST_PAUSE_UNSEEN = 0.4
 # With a short lease, so that what a crash left starts again soon after it: where the last one to sweep was the one that
 # crashed, two intervals may pass.
 _SWEEPS_PER_LEASE = 8
@@ -37,10 +39,11 @@ class Maintenance:
         self._reader = reader
         self._observers = observers
         self._interval = min(SWEEP_INTERVAL, settings.lease / _SWEEPS_PER_LEASE)
+        self._round_every = min(self._interval, _LONGEST_PAUSE_UNSEEN)
         self._prune_after = max(300.0, 10 * settings.lease)
         self._drain_for = max(1.0, settings.lease)
         self._more = False
-        self._handed_out = 0
+        self._activity = (0, 0)
         self._asked = False
         self._drain_until = 0.0
         self._drain_again_at = 0.0
@@ -64,7 +67,7 @@ class Maintenance:
 
     def due_in(self, seconds: float) -> None:
         """An event was put back that is due in so many seconds: look again then, if that is before the next round."""
-        if seconds < self._interval:
+        if seconds < self._round_every:
             asyncio.get_running_loop().call_later(seconds, self.kick)
 
     def close(self) -> None:
@@ -74,7 +77,7 @@ class Maintenance:
 
     async def _run(self) -> None:
         while True:
-            wait = self._interval
+            wait = self._round_every
             try:
                 done = await self._round()
                 self._channel.outage.ended()
@@ -93,8 +96,8 @@ class Maintenance:
         await self._channel.open()
         # A consumer with a long backlog never waits, so it has no free slot: it makes one if there is something to
         # claim. One that is stuck leaves the sweep to others.
-        moved_on = self._reader.handed_out != self._handed_out
-        self._handed_out = self._reader.handed_out
+        moved_on = self._reader.activity != self._activity
+        self._activity = self._reader.activity
         slots = self._reader.free_slots()
         self._asked = slots > 0 or moved_on
         return await self._channel.commands.maintain(
@@ -124,7 +127,7 @@ class Maintenance:
         self._reader.put_claims_first(self._more)
         if self._more and self._reader.free_slots() > 0:
             return 0.0
-        return self._interval if done.next_due is None else min(self._interval, done.next_due)
+        return self._round_every if done.next_due is None else min(self._round_every, done.next_due)
 
     def _report(self, done: Maintained) -> None:
         if done.lost:

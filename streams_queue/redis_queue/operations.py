@@ -1,4 +1,4 @@
-"""The operator's verbs: look at the queue, bury, redrive, purge, pause."""
+"""The operator's verbs: look at the queue, bury, redrive, purge, pause; and which queue an event id belongs to."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from streams_queue.messages import Consumer, DeadLetter, InFlight, QueueStats, W
 from streams_queue.redis_client import passes
 from streams_queue.redis_queue.commands import Figures
 from streams_queue.redis_queue.entries import (
+    digest,
     milliseconds_of,
     read_dead_letter,
     read_delayed,
@@ -73,7 +74,8 @@ class Operations:
             oldest_waiting_age=None if oldest_ms is None else max(0, figures.now_ms - oldest_ms) / 1000,
             consumers=figures.consumers,
             consumers_idle=_idle(figures),
-            paused=bool(figures.totals.get("paused")),
+            intake_paused="intake" in figures.totals.get("paused", ""),
+            delivery_paused="delivery" in figures.totals.get("paused", ""),
             totals={name: _total(figures.totals.get(name)) for name in _TOTALS},
         )
 
@@ -212,6 +214,26 @@ class Operations:
         session = self._session()
         await self._retry(lambda: self._call(session, session.commands.set_paused(paused)))
         session.maintenance.kick()
+
+    async def cede(self, event_ids: Sequence[str], *, refused: bool) -> list[bool]:
+        """Leave ids to another queue; False for each that this one has. Redis: 1 round trip per 500."""
+        session, ceded = self._session(), list[bool]()
+        for start in range(0, len(event_ids), _CHUNK):
+            digests = [digest(event_id) for event_id in event_ids[start : start + _CHUNK]]
+            # One attempt's time and not more: who asks has an event in hand, and goes on without an answer.
+            ceded += await session.channel.retry(
+                lambda digests=digests: session.commands.cede(session.channel.requests, digests, refused=refused),  # type: ignore[misc]
+                deadline=session.loop.time() + session.commands.timeout,
+            )
+        return ceded
+
+    async def take_back(self, event_ids: Sequence[str]) -> None:
+        """Take ids back that the other queue did not get. Redis: 1 round trip per 500, sent once."""
+        session = self._session()
+        await session.channel.open()
+        for start in range(0, len(event_ids), _CHUNK):
+            digests = [digest(event_id) for event_id in event_ids[start : start + _CHUNK]]
+            await session.commands.take_back(session.channel.requests, digests)
 
     async def _retry(self, attempt: Callable[[], Any]) -> Any:
         session = self._session()

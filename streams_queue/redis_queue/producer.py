@@ -34,7 +34,7 @@ from streams_queue.messages import Receipt, ReceiptStatus
 from streams_queue.observer import Observers
 from streams_queue.redis_client import Argument, Command, OnReply, expire_in, worth_retrying
 from streams_queue.redis_queue.channel import Channel
-from streams_queue.redis_queue.commands import DEDUP_BUCKETS, PRODUCER_TTL_MS, BatchReply, milliseconds
+from streams_queue.redis_queue.commands import PRODUCER_TTL_MS, BatchReply, milliseconds
 from streams_queue.redis_queue.durability import Durability, Level
 from streams_queue.redis_queue.entries import digest
 from streams_queue.redis_queue.size import LocalSize
@@ -175,7 +175,6 @@ class Producer:
         self._channel = channel
         self._observers = observers
         self._size = size
-        self._bucket_width = max(settings.dedup_window, 0.001) / DEDUP_BUCKETS
         self._attempt_timeout = attempt_timeout
         self._enqueue_timeout = settings.enqueue_timeout
         self._durability = Durability(channel.producer, level, timeout=attempt_timeout) if level else None
@@ -455,7 +454,7 @@ class Producer:
     def _bucket(self, events: Sequence[NewEvent]) -> int | None:
         """Return the time bucket for the ids of a batch that is sent now; None if it has none to remember."""
         deduplicated = any(event.deduplicated for event in events)
-        return int(time.time() / self._bucket_width) if deduplicated else None
+        return self._channel.commands.bucket() if deduplicated else None
 
     def _command(self, batch: Batch) -> Command:
         return self._channel.commands.enqueue_command(

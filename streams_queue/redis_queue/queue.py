@@ -313,6 +313,57 @@ class RedisEventQueue:
         session.start_consuming()
         return await session.reader.take(max_events, seconds, max_bytes)
 
+    # --- beside another queue: see streams_queue.two_queues ---
+
+    def has_arrived(self) -> bool:
+        """Whether `take_arrived` has something to take."""
+        session = self._session
+        return session is not None and not session.is_over and session.reader.has_arrived()
+
+    def take_arrived(self, max_events: int, max_bytes: float = math.inf) -> list[Delivery]:
+        """Take as `receive` does what was prefetched, without awaiting."""
+        return self._current().reader.take_arrived(max_events, max_bytes) if self.has_arrived() else []
+
+    async def wait_for_arrival(self, seconds: float = math.inf, *, slots: int = 1) -> None:
+        """Wait until there may be an event to take, at most `seconds`; with 0 ask the server once.
+
+        Redis: 1 round trip, which acknowledges and reads. Cancelled: Nothing is taken. Raises as `receive`.
+        """
+        session = self._current()
+        session.start_consuming()
+        await session.reader.wait_for_arrival(slots, seconds)
+
+    async def lifetime(self) -> str:
+        """Return by which the queue on the server is told from all others, as long as that keeps its state.
+
+        Redis: nothing while the queue is open, else 1 round trip. Raises BackendError.
+        """
+        session = self._current()
+        await session.channel.open()
+        return session.channel.lifetime
+
+    async def cede(self, event_ids: Sequence[str], *, refused: bool = False) -> list[bool]:
+        """Leave ids given by callers to another queue, unless this one has them; False for each that it has.
+
+        Args:
+            event_ids: What is ceded is a duplicate here from now on, for dedup_window.
+            refused: Whether this queue has just refused their events as duplicates; for the totals.
+
+        Redis: 1 round trip per 500. Cancelled: They may be ceded or not. Raises BackendError.
+        """
+        return await self._operations.cede(event_ids, refused=refused)
+
+    async def take_back(self, event_ids: Sequence[str]) -> None:
+        """Make ids free again that were ceded to a queue which did not get their events.
+
+        Those that somebody else has ceded as well stay as they are.
+
+        Redis: 1 round trip per 500. Cancelled: They may stay ceded. Raises BackendError.
+        """
+        await self._operations.take_back(event_ids)
+
+    # --- settling ---
+
     async def ack(self, *deliveries: Delivery) -> None:
         """The events are done; the first settlement of an event wins, finished work needs no ownership.
 

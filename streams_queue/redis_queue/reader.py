@@ -42,6 +42,8 @@ MAX_BLOCK = 5.0
 _LEAVE_TO_NEWER = 30.0
 _ADOPT_AT_ONCE = 500
 _SPIN_PAUSE = 0.01
+# A caller that waited for this queue or another one, and was given something by the other, may be back as soon as this.
+_UNWANTED_AFTER = 0.02
 # Event loops cannot wait for an infinite time.
 _FOR_EVER = 1e8
 
@@ -130,9 +132,9 @@ class Reader:
         return self._settlements.is_idle
 
     @property
-    def handed_out(self) -> int:
-        """How many events this session has handed out so far."""
-        return self._handed_out
+    def activity(self) -> tuple[int, int]:
+        """How many events this session has handed out, and how often it fetched some: who is stuck does neither."""
+        return self._handed_out, self._fetches
 
     def free_slots(self) -> int:
         """How many more events callers wait for than are there: what may be claimed, because it starts at once."""
@@ -166,15 +168,57 @@ class Reader:
 
     async def _look(self, max_events: int, max_bytes: float) -> list[Delivery]:
         """Take what the server has at this moment, without waiting for more."""
+        await self._ask(max_events)
+        return self._hand_out(max_events, max_bytes)
+
+    async def _ask(self, slots: int) -> None:
+        """Ask the server once for what it has at this moment."""
         if self._channel.outage.is_on or self._closed or self._paused:
-            return []
+            return
         if self.is_reading:
             # The outstanding read has had all there was; after one more round trip its reply has arrived here, too.
             await self._round_trip()
         else:
             now = asyncio.get_running_loop().time()
-            await self._wait(max_events, now, self._channel.commands.timeout)
+            await self._wait(slots, now, self._channel.commands.timeout)
+
+    def has_arrived(self) -> bool:
+        """Whether there is an event here to be handed out at once."""
+        return not self._paused and not self._closed and self._startable() > 0
+
+    def take_arrived(self, max_events: int, max_bytes: float) -> list[Delivery]:
+        """Return as `take` what is here already."""
         return self._hand_out(max_events, max_bytes)
+
+    async def wait_for_arrival(self, slots: int, seconds: float) -> None:
+        """Return when an event may be here, and after `seconds` at the latest; 0 asks the server once.
+
+        Cancelled: Nothing is taken. A read that nobody waits for any more is ended, unless somebody soon does.
+        """
+        loop = asyncio.get_running_loop()
+        try:
+            if self.has_arrived() or self._closed:
+                return
+            if seconds > 0:
+                await self._wait(slots, loop.time() + seconds, seconds)
+            else:
+                await self._ask(slots)
+        finally:
+            if self.is_reading and not self._waiters:
+                loop.call_later(_UNWANTED_AFTER, self._end_unwanted_read)
+
+    def _end_unwanted_read(self) -> None:
+        # What it brought would lie here while its caller is busy with an event of another queue.
+        if self.is_reading and not self._waiters and not self._closed:
+            self._settlements.in_background(self._end_read(), "end a read that nobody waits for")
+
+    async def _end_read(self) -> None:
+        try:
+            await self._channel.requests.call(
+                ("CLIENT", "UNBLOCK", self._client_id or 0), timeout=self._channel.commands.timeout
+            )
+        except BackendError as error:
+            logger.debug("A read that nobody waits for goes on until its time is up (%s)", error)
 
     async def _round_trip(self) -> None:
         try:

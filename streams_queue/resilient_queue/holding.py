@@ -2,26 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import Mapping
+from typing import Protocol
 
 from streams_queue.errors import BackendTimeout
 from streams_queue.messages import Receipt
-
-
-@dataclass(frozen=True, slots=True)
-class NewEvents:
-    """The arguments of one call of enqueue_many."""
-
-    payloads: Sequence[Any]
-    event_ids: Sequence[str | None]
-    delay: float
-    headers: Mapping[str, str] | None
-
-    def part(self, start: int, end: int) -> NewEvents:
-        """Return the events from `start` up to `end`."""
-        return NewEvents(self.payloads[start:end], self.event_ids[start:end], self.delay, self.headers)
+from streams_queue.two_queues import NewEvents
 
 
 class Holding(Protocol):

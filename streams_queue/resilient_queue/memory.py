@@ -20,7 +20,7 @@ from streams_queue.memory_queue import Entry, EventQueue
 from streams_queue.messages import Receipt, ReceiptStatus
 from streams_queue.redis_queue import RedisEventQueue
 from streams_queue.redis_queue.producer import ForgottenBatchError
-from streams_queue.resilient_queue.holding import NewEvents
+from streams_queue.two_queues import NewEvents
 
 logger = logging.getLogger(__name__)
 

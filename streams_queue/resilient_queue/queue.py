@@ -7,35 +7,33 @@ import logging
 import math
 import os
 import weakref
-from collections.abc import Awaitable, Container, Iterable, Mapping, Sequence
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any, TypeVar
 
 from streams_queue.breaker import BreakerPolicy
 from streams_queue.codec import check_event_ids
 from streams_queue.config import MEMORY_REQUIRES, REDIS_REQUIRES, Settings, load_config
 from streams_queue.errors import BackendError, BackendTimeout, SpoolError
 from streams_queue.memory_queue import EventQueue
-from streams_queue.messages import DeadLetter, Delivery, QueueStats, Receipt, WaitingEvent
+from streams_queue.messages import Delivery, QueueStats, Receipt
 from streams_queue.observer import Observer, Observers
-from streams_queue.queue import Queue
 from streams_queue.redis_queue import RedisEventQueue
-from streams_queue.resilient_queue.holding import Holding, NewEvents
+from streams_queue.resilient_queue.holding import Holding
 from streams_queue.resilient_queue.memory import InMemory
 from streams_queue.resilient_queue.recovery import Recovery, goes_local
 from streams_queue.resilient_queue.spool import Spool
-from streams_queue.settling import Claim, TaskSettler
+from streams_queue.two_queues import NewEvents, TwoQueues, summed
 
 logger = logging.getLogger(__name__)
 
 _DRAIN_AT_CLEANUP = 3.0
-_LOCAL_ID = "local:"
+
+T = TypeVar("T")
 
 
-class ResilientQueue:
+class ResilientQueue(TwoQueues):
     """An event queue on Redis that goes on in this process while the server cannot take events.
 
     While it holds events locally, new ones queue behind them, and a task moves them to Redis in order as soon as the
@@ -45,6 +43,8 @@ class ResilientQueue:
     Attributes:
         settings: The configuration as it was read.
     """
+
+    _first_id = "local:"
 
     def __init__(
         self,
@@ -94,14 +94,8 @@ class ResilientQueue:
         self._recovery = Recovery(self._redis, self._holding, self._observers, self._breaker_policy, self._look_again)
         self._has_looked = False
         self._looking: asyncio.Task[None] | None = None
-        self._local_deliveries: weakref.WeakSet[Delivery] = weakref.WeakSet()
         self._waiting: set[asyncio.Timeout] = set()
-        self._giving_back: set[asyncio.Task[None]] = set()
-        self._settler = TaskSettler(
-            ack_soon=self._ack_all,
-            ack_at_task_end=partial(_ack_each, self._redis, self._local, self._local_deliveries),
-            give_back=self._give_back,
-        )
+        self._pair(self._local, self._redis)
 
     def _new_holding(self) -> Holding:
         spool = self.settings.fallback.spool
@@ -249,43 +243,28 @@ class ResilientQueue:
 
     # --- consuming ---
 
-    def dequeue(self, timeout: float | None = None) -> Awaitable[Any | None]:
-        """Take the next event and settle the ones that the calling task took before; None when nothing came in time."""
-        return self._dequeue(self._settler.claim(), timeout)
-
-    async def _dequeue(self, claim: Claim, timeout: float | None) -> Any | None:
-        self._settler.begin(claim)
-        for delivery in await self.receive(1, timeout):
-            self._settler.returned(claim, delivery)
-            return delivery.payload
-        return None
-
-    async def receive(
-        self, max_events: int = 1, timeout: float | None = None, *, max_bytes: float = math.inf
-    ) -> list[Delivery]:
-        """Take up to `max_events` deliveries from the server or, while the fallback is on, from either queue.
-
-        Payloads of more than `max_bytes` together are taken only if there is a single one.
+    async def _receive(self, max_events: int, timeout: float, max_bytes: float) -> list[Delivery]:
+        """Take from the server or, while the fallback is on, from either queue.
 
         Cancelled: No event is lost; at any moment this waits on one queue only, and takes nothing from the other.
         """
-        wait = self.timeout if timeout is None else timeout
-        deadline = asyncio.get_running_loop().time() + wait
+        deadline = asyncio.get_running_loop().time() + timeout
         if self._running and not self._has_looked:
             await self._look_first()
         while self._running:
             if self._recovery.active and (
                 local := await self._local.receive(max_events, timeout=0, max_bytes=max_bytes)
             ):
-                self._local_deliveries.update(local)
+                self._first_deliveries.update(local)
                 return local
-            found = await self._receive_from_redis(max_events, deadline, max_bytes)
+            left = max(0.0, deadline - asyncio.get_running_loop().time())
+            found = await self._unless_local(self._redis.receive(max_events, left, max_bytes=max_bytes))
             if found is not None:
                 return found
         return []
 
-    async def _receive_from_redis(self, max_events: int, deadline: float, max_bytes: float) -> list[Delivery] | None:
-        """Wait for events on the server; None as soon as it is time to look into the local queue."""
+    async def _unless_local(self, waits_for_redis: Coroutine[Any, Any, T]) -> T | None:
+        """Wait for the server; None as soon as it is time to look into the local queue."""
         loop = asyncio.get_running_loop()
         scope = asyncio.timeout(None)
         arrival: asyncio.Task[None] | None = None
@@ -295,8 +274,7 @@ class ResilientQueue:
                 if self._recovery.active:
                     arrival = loop.create_task(self._local.wait_for_arrival())
                     arrival.add_done_callback(lambda _: self._interrupt(scope))
-                timeout = max(0.0, deadline - loop.time())
-                return await self._redis.receive(max_events, timeout, max_bytes=max_bytes)
+                return await waits_for_redis
         except TimeoutError:
             return None
         finally:
@@ -314,82 +292,60 @@ class ResilientQueue:
         for scope in list(self._waiting):
             self._interrupt(scope)
 
-    # --- settling: where a delivery came from decides where it is settled ---
+    # --- beside another queue: see streams_queue.two_queues ---
 
-    def _home(self, delivery: Delivery) -> Queue:
-        return self._local if delivery in self._local_deliveries else self._redis
+    def has_arrived(self) -> bool:
+        """Whether `take_arrived` has something to take."""
+        return self._running and ((self._recovery.active and self._local.has_arrived()) or self._redis.has_arrived())
 
-    def _parted(self, deliveries: Sequence[Delivery]) -> tuple[Sequence[Delivery], list[Delivery]]:
-        return _parted(deliveries, self._local_deliveries)
+    def take_arrived(self, max_events: int, max_bytes: float = math.inf) -> list[Delivery]:
+        """Take as `receive` does what is here already, without awaiting."""
+        if self._recovery.active and (local := self._local.take_arrived(max_events, max_bytes)):
+            self._first_deliveries.update(local)
+            return local
+        return self._redis.take_arrived(max_events, max_bytes)
 
-    async def ack(self, *deliveries: Delivery) -> None:
-        """The events are done; returns after the server's reply where it has a say. The first settlement wins."""
-        remote, local = self._parted(deliveries)
-        await self._local.ack(*local)
-        if remote:
-            await self._redis.ack(*remote)
+    async def wait_for_arrival(self, seconds: float = math.inf, *, slots: int = 1) -> None:
+        """Wait until there may be an event to take, at most `seconds`; with 0 look once."""
+        if self._running and not self._has_looked:
+            await self._look_first()
+        await self._unless_local(self._redis.wait_for_arrival(seconds, slots=slots))
 
-    def ack_soon(self, *deliveries: Delivery) -> None:
-        """The events are done; the server is told with the next read, or within 5 ms."""
-        self._ack_all(deliveries)
+    async def lifetime(self) -> str:
+        """Return by which the queue on the server is told from all others."""
+        return await self._redis.lifetime()
 
-    async def flush(self) -> None:
-        """Return when the server knows of all that was done so far. What is held locally is moved by itself.
+    async def cede(self, event_ids: Sequence[str], *, refused: bool = False) -> list[bool]:
+        """Leave ids given by callers to another queue; False for each that the server has, or this process in memory.
 
-        Raises:
-            BackendTimeout: No reply within enqueue_timeout; the acks are still being sent.
+        What waits in a spool is not looked up: it turns out to be a duplicate when it moves to the server.
         """
-        await self._redis.flush()
+        free = [event_id for event_id, ceded in zip(event_ids, await self._local.cede(event_ids), strict=True) if ceded]
+        ceded = dict(zip(free, await self._redis.cede(free, refused=refused), strict=True))
+        return [ceded.get(event_id, False) for event_id in event_ids]
 
-    def _ack_all(self, deliveries: Sequence[Delivery]) -> None:
-        _ack_each(self._redis, self._local, self._local_deliveries, deliveries)
+    async def take_back(self, event_ids: Sequence[str]) -> None:
+        """Make ids free again that were ceded to a queue which did not get their events."""
+        await self._local.take_back(event_ids)
+        await self._redis.take_back(event_ids)
 
-    def _give_back(self, deliveries: Sequence[Delivery]) -> None:
-        task = asyncio.get_running_loop().create_task(self._give_back_each(deliveries))
-        self._giving_back.add(task)
-        task.add_done_callback(self._giving_back.discard)
-
-    async def _give_back_each(self, deliveries: Sequence[Delivery]) -> None:
-        try:
-            await self.release(*deliveries)
-        except BackendError as error:
-            logger.warning(
-                "Could not give %d events back (%s); their leases run out",
-                len(deliveries),
-                error,
-                extra={"events": len(deliveries), "error": str(error)},
-            )
+    # --- settling ---
 
     async def nack(self, delivery: Delivery, *, delay: float | None = None, error: str | None = None) -> None:
         """The event failed: retry it after `delay` seconds, or bury it past the limit. Raises LeaseLost."""
-        await self._home(delivery).nack(delivery, delay=delay, error=error)
+        await super().nack(delivery, delay=delay, error=error)
         self._move_leftovers(delivery)
 
     async def release(self, *deliveries: Delivery) -> None:
         """Give the events back untouched, at the end of their line; those no longer held are passed over."""
-        remote, local = self._parted(deliveries)
-        await self._local.release(*local)
-        if remote:
-            await self._redis.release(*remote)
-        if local:
-            self._move_leftovers(local[0])
-
-    async def extend(self, *deliveries: Delivery) -> None:
-        """Renew the lease by hand. Raises LeaseLost if one of them is no longer held; the others are renewed."""
-        remote, local = self._parted(deliveries)
         try:
-            await self._local.extend(*local)
+            await super().release(*deliveries)
         finally:
-            if remote:
-                await self._redis.extend(*remote)
+            self._move_leftovers(*deliveries)
 
-    async def dead_letter(self, delivery: Delivery, reason: str) -> None:
-        """Never hand the event out again without a redrive. Raises LeaseLost."""
-        await self._home(delivery).dead_letter(delivery, reason)
-
-    def _move_leftovers(self, delivery: Delivery) -> None:
-        """Move a local event to the server that became available again after the fallback had ended."""
-        if self._running and delivery in self._local_deliveries and not self._holding.is_empty():
+    def _move_leftovers(self, *deliveries: Delivery) -> None:
+        """Move local events to the server that became available again after the fallback had ended."""
+        if self._running and not self._holding.is_empty() and any(map(self._first_deliveries.__contains__, deliveries)):
             self._recovery.work()
 
     # --- looking ---
@@ -406,8 +362,9 @@ class ResilientQueue:
     async def stats(self) -> QueueStats:
         """Both queues together; the figures of a server that cannot be reached are the last known ones."""
         here = await self._local.stats()
-        here = replace(here, waiting=here.waiting + self._holding.waiting())
-        return _sum(await self._redis_stats(), here)
+        # Whoever consumes here is known on the server as well.
+        here = replace(here, waiting=here.waiting + self._holding.waiting(), consumers=0)
+        return summed(here, await self._redis_stats())
 
     async def _redis_stats(self) -> QueueStats:
         if not self._recovery.unreachable:
@@ -454,55 +411,7 @@ class ResilientQueue:
         """True from construction to cleanup."""
         return self._running
 
-    # --- operating ---
-
-    async def peek(self, count: int = 10) -> list[WaitingEvent]:
-        """Look at the next events, those of this process before those of the server, without taking them."""
-        local = await self._local.peek(count)
-        return local + (await self._redis.peek(count - len(local)) if count > len(local) else [])
-
-    async def dead_letters(self, count: int = 100, *, after: str | None = None) -> list[DeadLetter]:
-        """List dead letters, oldest first, those of this process (ids beginning with `local:`) before the server's."""
-        found: list[DeadLetter] = []
-        if after is None or after.startswith(_LOCAL_ID):
-            local = await self._local.dead_letters(count, after=after and after.removeprefix(_LOCAL_ID))
-            found = [replace(letter, dead_id=_LOCAL_ID + letter.dead_id) for letter in local]
-            after = None
-        if len(found) < count:
-            found += await self._redis.dead_letters(count - len(found), after=after)
-        return found
-
-    async def redrive(self, *dead_ids: str, count: int | None = None) -> int:
-        """Put dead letters back into the queue in which they died; all of them if no id is given."""
-        if dead_ids:
-            remote, local = _parted_ids(dead_ids)
-            redriven = await self._local.redrive(*local) if local else 0
-            return redriven + (await self._redis.redrive(*remote) if remote else 0)
-        redriven = await self._local.redrive(count=count)
-        left = None if count is None else count - redriven
-        return redriven if left == 0 else redriven + await self._redis.redrive(count=left)
-
-    async def purge(self, to: str = "dead") -> int:
-        """Move all waiting and delayed events of both queues to their dead letters; returns how many."""
-        return await self._local.purge(to) + await self._redis.purge(to)
-
-    async def purge_dead(self, *dead_ids: str, who: str = "unknown") -> int:
-        """Delete dead letters for good (all if no id is given); returns how many."""
-        if not dead_ids:
-            return await self._local.purge_dead(who=who) + await self._redis.purge_dead(who=who)
-        remote, local = _parted_ids(dead_ids)
-        deleted = await self._local.purge_dead(*local, who=who) if local else 0
-        return deleted + (await self._redis.purge_dead(*remote, who=who) if remote else 0)
-
-    async def pause(self, *, intake: bool = True, delivery: bool = True) -> None:
-        """Refuse new events and/or stop handing out, here and in all processes that share the server's queue."""
-        await self._local.pause(intake=intake, delivery=delivery)
-        await self._redis.pause(intake=intake, delivery=delivery)
-
-    async def resume(self) -> None:
-        """End a pause."""
-        await self._local.resume()
-        await self._redis.resume()
+    # --- ending ---
 
     async def cleanup(self) -> None:
         """Move what is held to the server if that works within a few seconds, and close both queues.
@@ -514,23 +423,11 @@ class ResilientQueue:
             self._running = False
             self._look_again()
             self._settler.take_all()
-            await self._local.release(*self._local_deliveries)
+            await self._local.release(*self._first_deliveries)
             await self._recovery.finish(_DRAIN_AT_CLEANUP)
             await self._holding.close()
         await self._local.cleanup()
         await self._redis.cleanup()
-
-    async def __aenter__(self) -> Self:
-        """Enter; connects nothing by itself."""
-        return self
-
-    async def __aexit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        """Leave: acknowledge what the leaving task took if it leaves normally, then `cleanup`."""
-        if exc_type is None:
-            self._settler.finish_current_task()
-        await self.cleanup()
 
     def _forked(self) -> None:
         """In a forked child: leave everything of the parent's alone, and start over."""
@@ -542,50 +439,6 @@ class ResilientQueue:
 def _for_local(settings: Settings) -> Settings:
     """Return the settings of the local queue: bounded by the fallback's size, and full is full."""
     return replace(settings, max_size=min(settings.max_size, settings.fallback.max_size), overflow="reject")
-
-
-def _parted(
-    deliveries: Sequence[Delivery], local_ones: Container[Delivery]
-) -> tuple[Sequence[Delivery], list[Delivery]]:
-    """Return the deliveries of Redis and the local ones, each in order."""
-    if not local_ones:
-        return deliveries, []
-    local = [delivery for delivery in deliveries if delivery in local_ones]
-    return [delivery for delivery in deliveries if delivery not in local_ones], local
-
-
-def _ack_each(
-    redis: RedisEventQueue, local: EventQueue, local_ones: Container[Delivery], deliveries: Sequence[Delivery]
-) -> None:
-    """Acknowledge where each delivery came from; knows no ResilientQueue, so that a task can hold it beyond one."""
-    remote, here = _parted(deliveries, local_ones)
-    if here:
-        local.ack_soon(*here)
-    if remote:
-        redis.ack_soon(*remote)
-
-
-def _parted_ids(dead_ids: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Return the server's ids and the local ones, these without their prefix."""
-    local = [dead_id.removeprefix(_LOCAL_ID) for dead_id in dead_ids if dead_id.startswith(_LOCAL_ID)]
-    return [dead_id for dead_id in dead_ids if not dead_id.startswith(_LOCAL_ID)], local
-
-
-def _sum(redis: QueueStats, local: QueueStats) -> QueueStats:
-    """Return the figures of both queues together; the bound and the consumers are the server's."""
-    ages = [age for age in (redis.oldest_waiting_age, local.oldest_waiting_age) if age is not None]
-    return QueueStats(
-        waiting=redis.waiting + local.waiting,
-        in_flight=redis.in_flight + local.in_flight,
-        delayed=redis.delayed + local.delayed,
-        dead=redis.dead + local.dead,
-        max_size=redis.max_size,
-        oldest_waiting_age=max(ages, default=None),
-        consumers=redis.consumers,
-        consumers_idle=redis.consumers_idle,
-        paused=redis.paused or local.paused,
-        totals={name: redis.totals.get(name, 0) + local.totals.get(name, 0) for name in {*redis.totals, *local.totals}},
-    )
 
 
 _queues: weakref.WeakSet[ResilientQueue] = weakref.WeakSet()

@@ -20,10 +20,10 @@ from streams_queue.messages import Receipt, ReceiptStatus
 from streams_queue.observer import Observers
 from streams_queue.redis_queue import RedisEventQueue
 from streams_queue.redis_queue.producer import Batch, ForgottenBatchError
-from streams_queue.resilient_queue.holding import NewEvents
 from streams_queue.resilient_queue.spool_directory import Arrival, Holdings, SpoolDirectory
 from streams_queue.resilient_queue.spool_file import SpooledBatch
 from streams_queue.resilient_queue.spool_thread import SpoolThread
+from streams_queue.two_queues import NewEvents
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")

@@ -194,6 +194,14 @@ class SyncQueue:
 
         self._settle(ack_them_soon)
 
+    def flush(self) -> None:
+        """Return when the server knows of all that was done so far; what is in hand stays there.
+
+        Raises:
+            BackendTimeout: No reply within enqueue_timeout; the acks are still being sent.
+        """
+        self._settle(lambda queue: queue.flush())
+
     def nack(self, delivery: Delivery, *, delay: float | None = None, error: str | None = None) -> None:
         """The event failed: retry it after `delay` seconds (default: the retry policy's), or bury it past the limit.
 

@@ -74,12 +74,22 @@ def _sync_redis(request: pytest.FixtureRequest, section: dict[str, Any], options
 
 def _sync_resilient(request: pytest.FixtureRequest, section: dict[str, Any], options: dict[str, Any]) -> Queue:
     return _sync_redis(request, {"type": "resilient", **section}, options)
+def _rollout(percentage: int, old: str) -> Callable[[pytest.FixtureRequest, dict[str, Any], dict[str, Any]], Queue]:
+    def make(request: pytest.FixtureRequest, section: dict[str, Any], options: dict[str, Any]) -> Queue:
+        from streams_queue import RolloutQueue
+        url, namespace = request.getfixturevalue("redis_url"), request.getfixturevalue("namespace")
+        rollout = {"percentage": percentage, "old": {"type": old}, "new": {"name": "new"}}
+        config = redis_config(url, **{"namespace": namespace, **section, "type": "rollout", "rollout": rollout})
+        return RolloutQueue(config, **options)
+    return make
 
 
 KINDS = (
     Kind("memory", _memory, ("memory_queue",)),
     Kind("redis", _redis, ("redis_queue",), server=True, shared=True),
     Kind("fakeredis", _fakeredis, ("redis_queue",), shared=True),
+    Kind("rollout-begun", _rollout(0, "redis"), ("rollout_queue",), server=True, shared=True),
+    Kind("rollout-done", _rollout(100, "asyncio"), ("rollout_queue",), server=True, shared=True),
     Kind("resilient", _resilient, ("redis_queue", "resilient_queue"), server=True, shared=True),
     Kind("sync memory", _sync_memory, ("memory_queue", "sync_queue")),
     Kind("sync redis", _sync_redis, ("redis_queue", "sync_queue"), server=True, shared=True),

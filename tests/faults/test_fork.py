@@ -50,3 +50,21 @@ async def test_a_forked_child_is_a_consumer_of_its_own(
     assert sorted(str(number) for number in said(program, "child")) == ["1", "2"]
     assert await stored.empty()
     assert await stored.consumers() == {}
+
+
+@pytest.mark.slow
+async def test_a_rollout_may_be_forked(
+    programs: Programs, make_config: MakeConfig, make_redis_queue: MakeQueue, stored: StoredQueue
+) -> None:
+    """The child has two queues of its own, and leaves alone what the parent holds of either."""
+    rollout = {"percentage": 100, "old": {"name": "old"}, "new": {}}
+    config = make_config(type="rollout", rollout=rollout, prefetch=10)
+    await make_redis_queue().enqueue_many(events(3))
+    program = programs("fork", config=config, part="consume")
+
+    assert await program.ended() == 0, program.describe()
+
+    assert said(program, "parent") == [0]
+    assert sorted(str(number) for number in said(program, "child")) == ["1", "2"]
+    assert await stored.empty()
+    assert await stored.consumers() == {}

@@ -35,6 +35,12 @@ FULL: dict[str, Any] = {
     "dedup_window": 86400,
     "dead_letter": {"max_size": 10, "when_full": "refuse"},
     "fallback": {"max_size": 10, "spool": None},
+    "rollout": {
+        "percentage": 50,
+        "key": ["repository.full_name", "repo"],
+        "old": {"type": "asyncio", "retry_policy": {"max_retries": 1}},
+        "new": {"redis_url": f"redis://:{SECRET}@localhost:6380/0", "name": "new", "dead_letter": {"max_size": 1}},
+    },
     "telemetry": {
         "enabled": False,
         "endpoint": "http://localhost:4318",

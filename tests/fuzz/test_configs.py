@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from streams_queue import EventQueue, QueueFactory, RedisEventQueue, ResilientQueue
+from streams_queue import EventQueue, QueueFactory, RedisEventQueue, ResilientQueue, RolloutQueue
 from streams_queue.config import FACTORY_REQUIRES, MEMORY_REQUIRES, REDIS_REQUIRES, Settings, load_config
 from streams_queue.errors import ConfigError
 from tests.fuzz.configs import SECRET, Configs
@@ -48,13 +48,26 @@ def assert_printable(text: str) -> None:
     text.encode()
 
 
+def renamed(settings: Settings) -> Settings:
+    """Return the settings without what is for everybody to see: names."""
+    telemetry, rollout = dataclasses.replace(settings.telemetry, service_name="n"), settings.rollout
+    if rollout is not None:
+        rollout = dataclasses.replace(rollout, old=renamed(rollout.old), new=renamed(rollout.new), key=("k",))
+    return dataclasses.replace(
+        settings,
+        name="n",
+        group="g",
+        namespace="n",
+        telemetry=telemetry,
+        fallback=None,  # type: ignore[arg-type]
+        rollout=rollout,
+    )
+
+
 def look_at(settings: Settings) -> None:
     """A configuration that was taken makes queues, or is refused by them in the same way; neither shows its secret."""
-    # Names are for everybody to see.
-    telemetry = dataclasses.replace(settings.telemetry, service_name="n")
-    named = dataclasses.replace(settings, name="n", group="g", namespace="n", telemetry=telemetry, fallback=None)  # type: ignore[arg-type]
-    assert SECRET not in repr(named)
-    for make in (RedisEventQueue, EventQueue, ResilientQueue, QueueFactory.create_queue):
+    assert SECRET not in repr(renamed(settings))
+    for make in (RedisEventQueue, EventQueue, ResilientQueue, RolloutQueue, QueueFactory.create_queue):
         queue = attempt(lambda make=make: make(settings))  # type: ignore[misc]
         if queue is not None:
             assert SECRET not in repr(queue)

@@ -66,6 +66,8 @@ async def live(server: RedisServer) -> None:
     async with make(server, durability="fsynced" if NEWEST else "accepted") as queue:
         assert await queue.enqueue(event(0), event_id="once")
         assert await queue.enqueue(event(0), event_id="once")
+        assert await queue.cede(["once", "elsewhere"]) == [False, True]
+        await queue.take_back(["elsewhere"])
         await take(queue, 1)
     async with make(server, name="looked-at", durability="replicated", min_replicas=0, max_size=4) as queue:
         await settle_in_every_way(queue)
@@ -176,6 +178,7 @@ ON_A_KEY: dict[str, tuple[str, ...]] = {
     "hincrby": ("HINCRBY", FOREIGN, "f", "1"),
     "sadd": ("SADD", FOREIGN, "m"),
     "sismember": ("SISMEMBER", FOREIGN, "m"),
+    "srem": ("SREM", FOREIGN, "m"),
     "xadd": ("XADD", FOREIGN, "*", "f", "v"),
     "xreadgroup": ("XREADGROUP", "GROUP", "processors", "me", "STREAMS", FOREIGN, ">"),
     "xrange": ("XRANGE", FOREIGN, "-", "+"),

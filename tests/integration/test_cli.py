@@ -277,3 +277,85 @@ def test_ctrl_c_ends_a_command_that_waits_for_input(command: Command, tmp_path: 
         running.wait()
     assert (running.returncode, out) == (130, "1 accepted, 0 duplicates, 0 not accepted, 0 bad\n")
     assert "Traceback" not in err
+
+
+# --- pausing ---
+
+
+@pytest.mark.parametrize(
+    ("options", "intake", "delivery"),
+    [
+        ((), True, True),
+        (("--intake",), True, False),
+        (("--delivery",), False, True),
+        (("--intake", "--delivery"), True, True),
+    ],
+)
+def test_pause_stops_what_is_asked_for_until_resume(
+    command: Command, options: tuple[str, ...], intake: bool, delivery: bool
+) -> None:
+    """It is there for everybody, `stats` shows it, and one resume ends it."""
+    command("enqueue", text=lines({"n": 1}))
+    assert command.json("pause", *options) == {"intake_paused": intake, "delivery_paused": delivery}
+    stats = command.json("stats")
+    assert (stats["paused"], stats["intake_paused"], stats["delivery_paused"]) == (True, intake, delivery)
+    shown = command("stats").stdout
+    assert [f"{name} paused" in shown for name in ("intake", "delivery")] == [True, True]
+    assert command.on_queue(lambda queue: queue.enqueue({"n": 2})) is not intake
+    assert command.on_queue(lambda queue: queue.receive(timeout=0.2)) == [] if delivery else True
+
+    result = command("resume")
+    assert (result.exit_code, result.stdout.strip()) == (0, "intake running, handing out running")
+    assert command.json("stats")["paused"] is False
+    assert command.on_queue(lambda queue: queue.enqueue({"n": 3})) is True
+
+
+def test_pause_without_a_server_says_so(tmp_path: Path) -> None:
+    """And nothing is paused."""
+    command = Command(tmp_path, redis_config("redis://127.0.0.1:1/0", enqueue_timeout=0.2))
+    assert command("pause").exit_code == 3
+
+
+# --- of a rollout ---
+
+
+@pytest.fixture
+def rollout(tmp_path: Path, redis_url: str) -> Command:
+    """The command on two queues of this test's own, half of the repositories in each."""
+    sides = {"percentage": 50, "old": {}, "new": {"name": "new"}}
+    namespace = f"cli{uuid.uuid4().hex[:10]}"
+    return Command(tmp_path, redis_config(redis_url, namespace=namespace, type="rollout", rollout=sides))
+
+
+def test_commands_see_both_queues_of_a_rollout(rollout: Command) -> None:
+    """What `enqueue` shares out, `stats` adds up, `health` tells apart, and `pause` stops."""
+    assert rollout.json("enqueue", text=lines(*({"repo": f"octocat/{n}"} for n in range(100))))["accepted"] == 100
+    assert rollout.json("stats")["waiting"] == 100
+    health = rollout.json("health")
+    assert 30 < health["old"]["queue_depth"] < 70
+    assert health["old"]["queue_depth"] + health["new"]["queue_depth"] == 100
+    rollout("pause")
+    health = rollout.json("health")
+    assert (health["old"]["paused"], health["new"]["paused"]) == (True, True)
+    rollout("resume")
+    rollout.on_queue(lambda queue: queue.purge())
+    assert len(rollout.json("dead", "list")) == 100
+    assert rollout.json("dead", "redrive", "--all") == {"redriven": 100, "dead": 0}
+
+
+def test_a_command_about_one_queue_of_a_rollout_wants_to_know_which(rollout: Command) -> None:
+    """Both are on servers; each by itself can be examined."""
+    result = rollout("doctor")
+    assert (result.exit_code, "--side old or --side new" in result.stderr) == (2, True)
+    assert rollout.json("doctor", "--side", "new")["reachable"] is True
+    assert rollout("doctor", "--side", "newest").exit_code == 2
+
+
+def test_of_an_asyncio_queue_and_another_one_commands_see_the_other_one(tmp_path: Path, redis_url: str) -> None:
+    """Nobody has to say which."""
+    sides = {"percentage": 0, "old": {"type": "asyncio"}, "new": {}}
+    namespace = f"cli{uuid.uuid4().hex[:10]}"
+    command = Command(tmp_path, redis_config(redis_url, namespace=namespace, type="rollout", rollout=sides))
+    assert command.json("enqueue", text=lines({"n": 1}))["accepted"] == 1
+    assert command.json("stats")["waiting"] == 1
+    assert command.json("doctor")["reachable"] is True

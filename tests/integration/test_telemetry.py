@@ -285,6 +285,31 @@ async def test_a_resilient_queue_tells_what_it_holds_locally(
     await queue.cleanup()
 
 
+@pytest.mark.parametrize("kind", ["redis", "resilient", "rollout"])
+async def test_each_event_and_each_call_is_counted_once(
+    http_receiver: HttpReceiver, observe: Observe, kind: str
+) -> None:
+    """Also by a queue that is made of others, whose verbs call each other."""
+    sides = {"percentage": 100, "old": {}, "new": {"name": "new"}}
+    queue = observe(
+        http_receiver, {"type": kind, **({"rollout": sides} if kind == "rollout" else {})}, sampling_ratio=1
+    )
+    await queue.enqueue(event(1), event_id="a")
+    await queue.enqueue_many(events(2), event_ids=["b", None])
+
+    async def take() -> None:
+        await queue.dequeue()
+        await queue.ack(*await queue.receive(5))
+
+    await asyncio.create_task(take())
+    await queue.cleanup()
+
+    received = http_receiver.received
+    assert received.total("messaging.client.sent.messages") == 3
+    assert received.total("messaging.client.consumed.messages") == 3
+    assert len(received.named("send")) == 2
+
+
 # --- traces ------------------------------------------------------------------------------------------------------
 
 

@@ -202,6 +202,9 @@ class OnThreads:
     def ack_soon(self, *deliveries: Delivery) -> None:
         _at_once(self.sync.ack_soon, *deliveries)
 
+    async def flush(self) -> None:
+        await self._forward(self.sync.flush)
+
     async def nack(self, delivery: Delivery, **options: Any) -> None:
         await self._forward(self.sync.nack, delivery, **options)
 

@@ -100,8 +100,8 @@ class ScriptsAlone:
         return f"{self.keys.stream}:producer:{PRODUCER}" if name == "producer" else str(getattr(self.keys, name))
 
     def run(self, name: str, *args: Any, more_keys: Sequence[str] = ()) -> Any:
-        """Run a script on this queue's keys and return its reply."""
-        keys = [*(self.key(each) for each in SCRIPT_KEYS[name]), *more_keys]
+        """Run a script on this queue's keys, or on `more_keys` alone if it has none of its own; return its reply."""
+        keys = [*(self.key(each) for each in SCRIPT_KEYS.get(name, ())), *more_keys]
         return self.raw.eval(script(name).source, len(keys), *keys, *args)
 
     # --- what most tests begin with ---

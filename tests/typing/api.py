@@ -22,6 +22,7 @@ from streams_queue import (
     Reject,
     ResilientQueue,
     RetryLater,
+    RolloutQueue,
     Settings,
     SyncQueue,
     Worker,
@@ -45,7 +46,8 @@ def configuration_from_everywhere() -> None:
 
 def every_queue_is_a_queue() -> list[Queue]:
     made: Queue = QueueFactory.create_queue(CONFIG)
-    return [made, EventQueue(CONFIG), RedisEventQueue(CONFIG), ResilientQueue(load_config(CONFIG))]
+    settings = load_config(CONFIG)
+    return [made, EventQueue(CONFIG), RedisEventQueue(CONFIG), ResilientQueue(settings), RolloutQueue(settings)]
 
 
 async def producing(queue: Queue) -> None:

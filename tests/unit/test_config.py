@@ -203,7 +203,7 @@ def test_all_problems_are_reported_at_once_with_their_paths() -> None:
         dead_letter={"when_full": "dropp"},
     )
     assert problems_of({**config, "metrics": [{"name": "x", "type": "gage"}]}) == [
-        "queue.type: type must be one of redis, asyncio, resilient; did you mean redis?",
+        "queue.type: type must be one of redis, asyncio, resilient, rollout; did you mean redis?",
         "queue.max_size: max_size must be non-negative",
         "queue.timeout: timeout must be greater than 0",
         "queue.retry_policy.max_retrys: unknown key; did you mean max_retries?",
@@ -715,3 +715,104 @@ def test_a_default_may_hold_a_dollar_and_no_variable() -> None:
     began = time.monotonic()
     assert load_config(queue_config(group="${A:-" * 100_000), environ={}).group == "${A:-" * 100_000
     assert time.monotonic() - began < 5.0
+
+
+# --- a rollout ---------------------------------------------------------------------------------------------------
+
+ROLLOUT_EXAMPLE = EXAMPLE.parent / "rollout.yaml"
+
+
+def rollout(**section: Any) -> dict[str, Any]:
+    """Return a configuration with a rollout."""
+    return queue_config(type="rollout", redis_url="redis://:hunter2@localhost", rollout=section)
+
+
+def test_the_example_of_a_rollout_loads() -> None:
+    """It says what the guide says."""
+    settings = load_config(ROLLOUT_EXAMPLE, environ={}, require=FACTORY_REQUIRES)
+    assert settings.rollout is not None
+    assert (settings.type, settings.rollout.percentage) == ("rollout", 1)
+    assert settings.rollout.key == ("repository.full_name", "repo")
+    assert (settings.rollout.old.type, settings.rollout.new.type) == ("asyncio", "redis")
+
+
+def test_each_queue_of_a_rollout_has_its_own_keys_and_the_rest_from_both() -> None:
+    """Also inside sections; neither has a rollout of its own, and no password is shown."""
+    config = rollout(
+        percentage=12.5, key="repo", old={"retry_policy": {"max_retries": 9}}, new={"type": "resilient", "name": "v2"}
+    )
+    settings = load_config(config, require=FACTORY_REQUIRES)
+    assert settings.rollout is not None
+    old, new = settings.rollout.old, settings.rollout.new
+    assert (old.type, old.name, old.retry_policy.max_retries) == ("redis", "events", 9)
+    assert old.retry_policy.base_delay == new.retry_policy.base_delay == settings.retry_policy.base_delay
+    assert (new.type, new.name, new.retry_policy.max_retries) == ("resilient", "v2", settings.retry_policy.max_retries)
+    assert (old.rollout, new.rollout, settings.rollout.key) == (None, None, ("repo",))
+    assert "hunter2" not in repr(settings)
+
+
+def test_variables_and_environments_reach_into_a_rollout() -> None:
+    """The share is what changes most often."""
+    config = rollout(percentage="${SHARE}", old={}, new={"name": "${NEW:-v2}"})
+    config["environments"] = {"test": {"queue": {"rollout": {"new": {"max_size": 7}}}}}
+    settings = load_config(config, environment="test", environ={"SHARE": "3"}, require=FACTORY_REQUIRES)
+    assert settings.rollout is not None
+    assert (settings.rollout.percentage, settings.rollout.new.name, settings.rollout.new.max_size) == (3, "v2", 7)
+    assert settings.rollout.old.max_size == settings.max_size
+
+    environ = {"STREAMS_QUEUE_CONFIG": str(ROLLOUT_EXAMPLE), "STREAMS_QUEUE_ROLLOUT__PERCENTAGE": "50"}
+    overridden = load_config(None, environ=environ, require=FACTORY_REQUIRES)
+    assert overridden.rollout is not None
+    assert (overridden.rollout.percentage, overridden.rollout.old.type) == (50, "asyncio")
+
+
+@pytest.mark.parametrize(
+    ("section", "problem"),
+    [
+        ({"old": {}, "new": {"name": "v2"}}, "queue.rollout: Missing required fields: percentage"),
+        ({"percentage": 1, "old": {}}, "queue.rollout: Missing required fields: new"),
+        ({"percentage": 1, "old": {}, "new": {}}, "queue.rollout.new: new must not be the queue that old is"),
+        (
+            {"percentage": 1, "old": {}, "new": {"type": "resilient"}},
+            "queue.rollout.new: new must not be the queue that old is",
+        ),
+        (
+            {"percentage": 101, "old": {}, "new": {"name": "v2"}},
+            "queue.rollout.percentage: percentage must be at most 100",
+        ),
+        (
+            {"percentage": 1, "old": {"type": "rollout"}, "new": {}},
+            "queue.rollout.old.type: type must be one of redis, asyncio, resilient",
+        ),
+        (
+            {"percentage": 1, "old": {"telemetry": {}}, "new": {"name": "v2"}},
+            "queue.rollout.old.telemetry: unknown key",
+        ),
+        (
+            {"percentage": 1, "key": ["repo..name"], "old": {}, "new": {"name": "v2"}},
+            "queue.rollout.key: key must be a path such as repository.full_name, or a list of them",
+        ),
+        (
+            {"percentage": 1, "old": {}, "new": {"name": "v2", "max_lease": 1}},
+            "queue.rollout.new.max_lease: max_lease must be at least lease",
+        ),
+        ("redis", "queue.rollout: rollout must be a mapping, not a string"),
+        (None, "queue: Missing required fields: rollout"),
+    ],
+)
+def test_what_makes_no_rollout_is_reported(section: Any, problem: str) -> None:
+    """By path, as everywhere."""
+    config = rollout()
+    config["queue"]["rollout"] = section
+    found = problems_of(config, require=FACTORY_REQUIRES)
+    assert any(each.startswith(problem) for each in found), found
+
+
+def test_a_rollout_needs_a_url_only_where_a_server_is_used() -> None:
+    """Not for the asyncio queue that it begins with."""
+    config = rollout(percentage=1, old={"type": "asyncio"}, new={})
+    del config["queue"]["redis_url"]
+    assert problems_of(config, require=FACTORY_REQUIRES) == ["queue.rollout.new.redis_url: Missing redis_url"]
+    config["queue"]["rollout"]["new"]["redis_url"] = "redis://localhost"
+    settings = load_config(config, require=FACTORY_REQUIRES)
+    assert settings.redis_url is None

@@ -23,6 +23,7 @@ PROMISED = {
     "Reject",
     "ResilientQueue",
     "RetryLater",
+    "RolloutQueue",
     "Settings",
     "SyncQueue",
     "Worker",

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.control import Control
 from rich.screen import Screen
 
-from streams_queue.cli.options import ConfigOption, EnvironmentOption, UrlOption, load_settings
+from streams_queue.cli.options import ConfigOption, EnvironmentOption, SideOption, UrlOption, load_one
 from streams_queue.cli.top.drawing import draw
 from streams_queue.cli.top.sampling import Sampler
 from streams_queue.cli.top.terminal import keys_unbuffered, require_terminal
@@ -32,10 +32,11 @@ def top(
     config: ConfigOption = None,
     url: UrlOption = None,
     environment: EnvironmentOption = None,
+    side: SideOption = None,
     interval: Annotated[float, typer.Option(min=0.1, help="Seconds between two looks at the server.")] = 1.0,
 ) -> None:
     """Watch the queue live: depth, rates, ages, consumers, in-flight events, dead letters. q or Ctrl-C ends it."""
-    settings = load_settings(config, url, environment)
+    settings = load_one(config, url, environment, side)
     require_terminal()
     asyncio.run(Top(settings, interval).run())
 
