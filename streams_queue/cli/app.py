@@ -9,7 +9,19 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from streams_queue.cli import alerts, dashboard, dead, demo, doctor, enqueue, exit_codes, exporter, looking, worker
+from streams_queue.cli import (
+    alerts,
+    dashboard,
+    dead,
+    demo,
+    doctor,
+    enqueue,
+    exit_codes,
+    exporter,
+    looking,
+    migrate,
+    worker,
+)
 from streams_queue.cli.output import print_error
 from streams_queue.cli.top.command import top
 from streams_queue.errors import StreamsQueueError
@@ -62,4 +74,5 @@ app.command("top")(top)
 app.command("dashboard")(dashboard.dashboard)
 app.command("exporter")(exporter.exporter)
 app.command("alerts")(alerts.alerts)
+app.command("migrate")(migrate.migrate)
 app.add_typer(dead.app, name="dead")
