@@ -97,6 +97,10 @@ class SourceCommands:
         args = (migration_id, queue, str(asked.processing), asked.processing.requeued)
         return read_record(await self._run("migrate_begin", keys, args))
 
+    async def has_begun(self) -> bool:
+        """Whether there is a migration to go on with. Redis: 1 round trip, changes nothing."""
+        return bool(await self._call(("EXISTS", self._asked.record_key)))
+
     async def look(self, part: Part, *, skip: int = 0, count: int = CHUNK_ITEMS) -> list[bytes]:
         """Return the oldest items behind the first `skip`, the oldest first. Redis: 1 round trip, changes nothing."""
         items: list[bytes] = await self._run("migrate_look", (self.list_of(part),), (skip, count, CHUNK_BYTES))
@@ -174,9 +178,9 @@ class SourceCommands:
         (reply,) = await link.call(command, timeout=seconds + self._timeout)
         _checked(reply)
 
-    async def _call(self, command: Command) -> None:
+    async def _call(self, command: Command) -> Any:
         (reply,) = await self._link.call(command, timeout=self._timeout)
-        _checked(reply)
+        return _checked(reply)
 
 
 def _judged(item: bytes, verdict: Verdict) -> tuple[Argument, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import msgspec
@@ -40,7 +40,7 @@ class Export:
             if self._is_complete():
                 return
             if self._file.exists():
-                raise UsageError(f"{self._file} is there already; name another file to export to")
+                raise UsageError(f"{self._file} is there already, and not from this migration; move it away")
             await self._write_unfinished(read, count)
             await asyncio.to_thread(self._complete)
         except OSError as error:
@@ -67,18 +67,6 @@ class Export:
         # A link, since renaming would replace a file that somebody else has put there meanwhile.
         self._file.hardlink_to(self._unfinished)
         _fsync_directory(self._file.parent)
-
-
-def check_new(file: Path) -> None:
-    """Raise UsageError if the file is there, unless an earlier run may have left it."""
-    if file.exists() and not any(_unfinished(file)):
-        raise UsageError(f"{file} is there already; name another file to export to")
-
-
-def _unfinished(file: Path) -> Iterator[Path]:
-    return (
-        each for each in file.parent.iterdir() if each.name.startswith(f"{file.name}.") and each.suffix == ".unfinished"
-    )
 
 
 def as_line(item: bytes) -> bytes:

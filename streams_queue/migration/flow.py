@@ -19,7 +19,7 @@ from streams_queue.errors import StateError, UsageError
 from streams_queue.migration.asked import Asked, ProcessingMode
 from streams_queue.migration.audience import Audience, Report
 from streams_queue.migration.commands import CHUNK_ITEMS, RecordLostError, SourceCommands, Step
-from streams_queue.migration.exporting import Export, check_new
+from streams_queue.migration.exporting import Export
 from streams_queue.migration.judging import Judge
 from streams_queue.migration.moving import BetweenServers, Mover, WithinServer
 from streams_queue.migration.persisting import Persistent, Way, WayToLists, WayToQueue, sleep_unless
@@ -57,15 +57,13 @@ class Migration:
 
     Raises:
         ConfigError: A URL cannot be used.
-        UsageError: Two of the keys are the same, or the file to export to is there already.
+        UsageError: Two of the keys are the same.
     """
 
     def __init__(
         self, settings: Settings, asked: Asked, *, from_url: str | None = None, audience: Audience | None = None
     ) -> None:
         asked.check()
-        if asked.processing.file is not None:
-            check_new(asked.processing.file)
         self.stop = asyncio.Event()
         self._settings = settings
         self._asked = asked
@@ -128,7 +126,7 @@ class Migration:
         Raises:
             BackendError: A server cannot be reached, or refuses; run it again to go on.
             StateError: The keys are not ours, or belong to another migration.
-            UsageError: It was begun with another --processing.
+            UsageError: It was begun with another --processing, or the file to export to is there already.
         """
         try:
             await self._queue_server.do(self._channel.open)
@@ -143,6 +141,9 @@ class Migration:
                 await way.close()
 
     async def _begin(self) -> Record:
+        file = self._asked.processing.file
+        if file is not None and file.exists() and not await self._source_server.do(self._source.has_begun):
+            raise UsageError(f"{file} is there already; name another file to export to")
         record = await self._look(secrets.token_hex(8))
         if record.queue != self._channel.commands.keys.stream:
             raise StateError(
