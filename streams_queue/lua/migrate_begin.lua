@@ -30,6 +30,6 @@ end
 
 -- What the other scripts do after their first write must not be denied to this user: that would end them half-way.
 redis.call('HINCRBY', KEYS[3], 'sequence', 0)
-redis.call('RPOP', KEYS[1], 0)
+redis.call('LTRIM', KEYS[1], 0, -1)
 redis.call('LMOVE', KEYS[1], KEYS[1], 'RIGHT', 'RIGHT')
 return { redis.call('HGETALL', KEYS[3]), waiting, processing, staged }

@@ -38,7 +38,8 @@ for at = FIRST, #ARGV, WIDTH do
   else
     -- First of the two, so that the step is refused as a whole with no memory left.
     redis.call('XADD', KEYS[4], '*', 'id', ARGV[at + 2], 'payload', payload == '' and item or payload, 'meta', ARGV[at + 3])
-    redis.call('RPOP', KEYS[1])
+    -- Not RPOP, whose reply would be another copy of the item.
+    redis.call('LTRIM', KEYS[1], 0, -2)
     held, moved = held + 1, moved + 1
   end
 end

@@ -20,7 +20,7 @@ redis.call('HDEL', KEYS[2], 'no_such_field')
 redis.call('HINCRBY', KEYS[2], 'sequence', 1)
 for i = 3, #ARGV do
   if ARGV[i] == '.' then
-    redis.call('RPOP', KEYS[1])
+    redis.call('LTRIM', KEYS[1], 0, -2)
     moved = moved + 1
   else
     redis.call('LMOVE', KEYS[1], KEYS[3], 'RIGHT', 'LEFT')

@@ -15,7 +15,7 @@ from streams_queue.redis_client import Argument, Command, Link, script
 
 # What one script looks at or moves: so much that a round trip is worth it, so little that others are served soon.
 CHUNK_ITEMS = 100
-CHUNK_BYTES = 256 * 1024
+CHUNK_BYTES = 128 * 1024
 # What is only handed from one list to another is cheaper.
 _ASIDE_ITEMS = 500
 

@@ -120,7 +120,7 @@ class Migration:
     async def run(self) -> Report:
         """Migrate; return the report.
 
-        Redis: 2 round trips for each 100 items or 256 KiB, 3 between two servers.
+        Redis: 2 round trips for each 100 items or 128 KiB, 3 between two servers.
         Cancelled: Whatever was moved is moved; run it again to go on.
 
         Raises:

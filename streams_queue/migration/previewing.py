@@ -18,7 +18,7 @@ async def preview(
 ) -> Report:
     """Return what a migration would report now. Changes nothing; what is pushed or taken meanwhile is not noticed.
 
-    Redis: 1 round trip for each 100 items or 256 KiB.
+    Redis: 1 round trip for each 100 items or 128 KiB.
 
     Raises:
         BackendError: The server cannot be reached, or refuses.
