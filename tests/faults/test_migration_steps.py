@@ -53,7 +53,7 @@ async def state(lists: PlanLists, queue: redis.asyncio.Redis, keys: Keys, folder
 
 @pytest.mark.parametrize("processing", ["requeue", "newest:120", "export"])
 @pytest.mark.parametrize("servers", [1, 2])
-async def test_whenever_it_dies_the_end_is_the_same(
+async def test_whenever_it_dies_the_end_is_the_same(  # noqa: PLR0917 - fixtures go by name
     servers: int,
     processing: str,
     start_server: StartServer,
@@ -76,7 +76,7 @@ async def test_whenever_it_dies_the_end_is_the_same(
         return await Migration(settings, asked, from_url=at[1] if servers == 2 else None).run()
 
     async def begin(folder: Path) -> None:
-        folder.mkdir()
+        await asyncio.to_thread(folder.mkdir)
         for each in (queue, lists.raw):
             await each.flushall()
         await lists.push([*pushed(range(149)), b"placeholder", *pushed(range(149, 190)), b"no", b"placeholder"])
@@ -105,7 +105,6 @@ async def test_whenever_it_dies_with_a_full_queue_the_end_is_the_same(
     make_config: MakeConfig,
     keys: Keys,
     namespace: str,
-    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Between two servers a chunk of which only a part had room is the hardest: the rest goes under a new sequence."""

@@ -72,7 +72,7 @@ class Place:
 
 
 @pytest.fixture(params=[HERE, ELSEWHERE])
-def place(
+def place(  # noqa: PLR0917 - fixtures go by name
     request: pytest.FixtureRequest,
     make_client: MakeClient,
     make_config: MakeConfig,
@@ -364,6 +364,32 @@ async def test_a_bridge_moves_what_comes_within_moments(place: Place) -> None:
     assert sorted(waits)[10] < 0.1
     assert (report.finished, report.waiting, notes.said) == (True, Tally(others=20, moved=20), ["follows"])
     assert await place.lists.left_behind() == {}
+
+
+async def test_a_bridge_and_old_consumers_share_the_list(place: Place) -> None:
+    """All of them wait for it at the same time: each item goes to exactly one, and stays in order there."""
+    old = place.lists.raw
+    migration = place.migration(place.lists.asked("leave", follow=True))
+    running = asyncio.create_task(migration.run())
+    taken: list[bytes] = []
+
+    async def consume() -> None:
+        while item := await old.brpoplpush(place.lists.source, place.lists.processing, timeout=1):
+            taken.append(item)
+
+    consumers = [asyncio.create_task(consume()) for _ in range(2)]
+    items = pushed(range(400))
+    for start in range(0, 400, 4):
+        await place.lists.push(items[start : start + 4])
+    await asyncio.gather(*consumers)
+    migration.stop.set()
+    report = await running
+    moved = await place.payloads()
+    assert sorted(taken + moved) == sorted(items)
+    assert moved == [item for item in items if item in set(moved)]
+    assert moved
+    assert taken
+    assert (report.adds_up, report.waiting.moved) == (True, len(moved))
 
 
 async def test_a_bridge_ends_when_nothing_comes(place: Place) -> None:
