@@ -174,7 +174,8 @@ class SourceCommands:
         nothing: there is no moment in which it is anywhere else.
         """
         key = self._asked.source
-        command: Command = ("BLMOVE", key, key, "RIGHT", "RIGHT", f"{seconds:.3f}")
+        # 0 would be for ever.
+        command: Command = ("BLMOVE", key, key, "RIGHT", "RIGHT", f"{max(0.01, seconds):.3f}")
         (reply,) = await link.call(command, timeout=seconds + self._timeout)
         _checked(reply)
 

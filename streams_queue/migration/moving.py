@@ -177,12 +177,13 @@ class BetweenServers:
     def _check_acknowledged(self, chunk: Chunk, reply: BatchReply) -> None:
         """Notice that the queue's server remembers less than it had confirmed."""
         producer, sequence = self._acknowledged
-        if producer == chunk.producer and reply.stored_sequence < sequence:
+        known = max(0, reply.stored_sequence)
+        if producer == chunk.producer and known < sequence:
             logger.error(
                 "The server of the queue forgot the chunks from %d to %d of the migration, which it had acknowledged; "
                 "what was not processed before is lost",
-                *(reply.stored_sequence + 1, sequence),
-                extra={"chunks": sequence - max(0, reply.stored_sequence)},
+                *(known + 1, sequence),
+                extra={"chunks": sequence - known},
             )
         self._acknowledged = (chunk.producer, chunk.sequence)
 

@@ -441,6 +441,71 @@ async def test_a_bridge_goes_on_with_a_server_that_lost_everything(
     assert (report.record_lost, report.adds_up) == (True, False)
 
 
+# --- between two servers ---
+
+
+@pytest.fixture
+def elsewhere(
+    make_client: MakeClient, make_config: MakeConfig, start_server: StartServer, keys: Keys, namespace: str
+) -> Place:
+    """Between two servers of the test's own."""
+    url, from_url = start_server().url, start_server().url
+    lists = PlanLists(make_client(from_url), namespace)
+    return Place(lists, open_config(make_config, url), from_url, make_client(url), keys.stream)
+
+
+async def test_a_source_that_went_back_in_time_is_told_and_loses_nothing(
+    elsewhere: Place, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It knows an earlier sequence than the queue: what is on the way goes out anew, under another producer."""
+    items = pushed(range(30))
+    await elsewhere.lists.push(items)
+    await elsewhere.migration(elsewhere.lists.asked(wait_for_room=0.0), max_size=10).run()
+    await elsewhere.lists.raw.hset(f"{elsewhere.lists.source}:migration", "sequence", 1)
+    report = await elsewhere.migrate()
+    assert [each.getMessage()[:53] for each in caplog.records] == [
+        "It cannot be told whether 20 events of the migration "
+    ]
+    assert await elsewhere.payloads() == items
+    assert (report.finished, report.adds_up, report.waiting.moved) == (True, True, 30)
+
+
+async def test_a_queue_whose_server_forgot_is_told(elsewhere: Place, caplog: pytest.LogCaptureFixture) -> None:
+    """What had left the list and was not processed is lost; what comes goes on."""
+    migration = elsewhere.migration(elsewhere.lists.asked(follow=True))
+    running = asyncio.create_task(migration.run())
+    await elsewhere.lists.push(pushed(range(5)))
+    await wait_until(lambda: _holds(elsewhere.queue, elsewhere.stream, 5))
+    await wait_until(lambda: _is_settled(elsewhere.lists))
+    await elsewhere.queue.flushall()
+    await elsewhere.lists.push(pushed(range(5, 8)))
+    await wait_until(lambda: _holds(elsewhere.queue, elsewhere.stream, 3))
+    migration.stop.set()
+    await running
+    told = [each.getMessage() for each in caplog.records if each.name == "streams_queue.migration.moving"]
+    assert len(told) == 1
+    assert told[0].startswith("The server of the queue forgot the chunks from 1 to ")
+
+
+async def _is_settled(lists: PlanLists) -> bool:
+    return not await lists.raw.exists(f"{lists.source}:on-the-way")
+
+
+async def test_nothing_leaves_the_source_before_it_is_as_durable_as_asked(
+    make_client: MakeClient, make_config: MakeConfig, start_server: StartServer, keys: Keys, namespace: str
+) -> None:
+    """Without the replica that `durability` asks for, the items stay on the way; with it they are settled."""
+    server, lists = start_server(), PlanLists(make_client(from_url := start_server().url), namespace)
+    await lists.push(pushed(range(5)))
+    config = make_config(redis_url=server.url, durability="replicated", min_replicas=1)
+    running = asyncio.create_task(migrate(config, lists.asked(), from_url=from_url))
+    await wait_until(lambda: _holds(make_client(server.url), keys.stream, 5))
+    assert len(await lists.held(f"{lists.source}:on-the-way")) == 5
+    await asyncio.to_thread(start_server, replicaof=server)
+    assert (await running).waiting == Tally(found=5, moved=5)
+    assert await payloads(make_client(server.url), keys.stream) == pushed(range(5))
+
+
 # --- what is refused ---
 
 
