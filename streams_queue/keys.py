@@ -4,6 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+PLAN_LIST = "gitbridge:events"
+"""The list of GitBridge's plan that holds what waits, the oldest at its right end."""
+
+PLAN_PROCESSING_LIST = "gitbridge:processing"
+"""The list of the plan to which its workers move what they take; nothing removes it from there."""
+
 
 @dataclass(frozen=True, slots=True)
 class QueueKeys:

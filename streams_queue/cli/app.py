@@ -21,6 +21,7 @@ from streams_queue.cli import (
     exporter,
     importing,
     looking,
+    migrate,
     pausing,
     worker,
 )
@@ -80,4 +81,5 @@ app.command("top")(top)
 app.command("dashboard")(dashboard.dashboard)
 app.command("exporter")(exporter.exporter)
 app.command("alerts")(alerts.alerts)
+app.command("migrate")(migrate.migrate)
 app.add_typer(dead.app, name="dead")

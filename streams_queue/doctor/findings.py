@@ -414,8 +414,8 @@ def _old_lists(queue: OnServer, settings: Settings) -> Iterator[Finding]:
             "old-list",
             f"the list {key} of GitBridge's plan holds {length} events",
             why="This queue does not read it: nobody will process them.",
-            remedy="Once nothing writes there any more, move them, the oldest first: redis-cli --raw LRANGE"
-            f" {key} 0 -1 | tac | streams-queue enqueue -; then redis-cli DEL {key}.",
+            remedy="Move them: streams-queue migrate --dry-run says what that would do; with --follow it is a bridge"
+            " for producers that still write there.",
         )
 
 

@@ -11,10 +11,10 @@ from streams_queue.config import Settings
 from streams_queue.doctor.permissions import is_denied, try_all
 from streams_queue.doctor.seen import Consumer, OnServer, Seen, Server, Unusable
 from streams_queue.errors import BackendError, BackendRejected
-from streams_queue.keys import QueueKeys
+from streams_queue.keys import PLAN_LIST, PLAN_PROCESSING_LIST, QueueKeys
 from streams_queue.redis_client import Command, Link, endpoint_from_url
 
-PLAN_LISTS = ("gitbridge:events", "gitbridge:processing")
+PLAN_LISTS = (PLAN_LIST, PLAN_PROCESSING_LIST)
 """The lists of GitBridge's plan: what waits, and what its workers had in hand."""
 
 _PINGS = 5

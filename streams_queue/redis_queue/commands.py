@@ -185,6 +185,7 @@ class StreamCommands:
         bucket: int | None,
         events: Sequence[Argument],
         counts_rejected: bool = True,
+        ttl_ms: int = PRODUCER_TTL_MS,
     ) -> Command:
         """Return the command that writes one batch.
 
@@ -198,6 +199,7 @@ class StreamCommands:
             bucket: For the ids, given if any event is deduplicated.
             events: Id, payload and meta in turn.
             counts_rejected: Whether what has no room is counted as rejected.
+            ttl_ms: How long the server knows the producer again after this batch.
         """
         names = self.keys
         keys = [names.stream, names.delayed, names.dead, names.stats, names.producer(producer_id)]
@@ -214,7 +216,7 @@ class StreamCommands:
                 settled,
                 max_size,
                 _WAITS if overflow == "reject" and not counts_rejected else overflow,
-                PRODUCER_TTL_MS,
+                ttl_ms,
                 self._dedup_ttl_ms,
                 *self._dead_limits,
                 specials,

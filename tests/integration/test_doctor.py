@@ -293,7 +293,7 @@ def test_lists_of_the_plan_are_found(start_server: StartServer, examine: Examine
     server.command("LPUSH", "gitbridge:events", "{}", "{}")
     done = examine(server.url)
     assert (done.exit_code, "the list gitbridge:events of GitBridge's plan holds 2 events" in done.stdout) == (4, True)
-    assert "tac | streams-queue enqueue -" in done.stdout
+    assert "streams-queue migrate --dry-run" in done.stdout
 
 
 def test_events_that_nobody_takes_over_are_found(start_server: StartServer, examine: Examine) -> None:

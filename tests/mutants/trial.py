@@ -33,6 +33,7 @@ _LIKELY = {
         "tests/integration/test_lua_*.py",
         "tests/integration/test_memory_limit.py",
         "tests/integration/test_durability.py",
+        "tests/integration/test_migration.py",
     ),
     ".py": ("tests/unit/test_retry.py", "tests/unit/test_breaker.py"),
 }
