@@ -25,8 +25,8 @@ INTRODUCTION = """\
 # API
 
 The public names of `streams_queue`, as `from streams_queue import …` gives them, with what their docstrings say.
-*Redis* tells what a call sends, *Cancelled* what is left behind when its task is cancelled, *Source* why. Names that are
-not here may change with any release. This page is made from the code: `make api-page`.
+*Redis* tells what a call sends, *Cancelled* what is left behind when its task is cancelled, *Source* why. Names that
+are not here may change with any release. This page is made from the code: `make api-page`.
 """
 GROUPS = {
     "Making a queue": ("QueueFactory", "load_config", "Settings"),
