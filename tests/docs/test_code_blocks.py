@@ -68,7 +68,7 @@ PROGRAMS = {
         "systemctl",
         "install",
     ),
-    *("journalctl", "ssh", "kill"),
+    *("journalctl", "ssh", "kill", ".", '"$server"', "$server"),
 }
 
 
@@ -188,9 +188,9 @@ def place(tmp_path: Path, start_server: StartServer) -> Iterator[Path]:
     """Return a directory as a reader would have it: configurations and handlers; the server has a queue with events."""
     url = start_server().url
     for name in ("webhook_config.yaml", "webhooks.yaml", "mails.yaml"):
-        queue = {"type": "redis", "redis_url": url, "max_size": 100, "timeout": 5, "name": name.partition("s.")[0]}
+        queue = {"type": "redis", "redis_url": url, "max_size": 100, "timeout": 5, "name": name.partition(".")[0]}
         if name == "webhook_config.yaml":
-            del queue["name"]
+            del queue["name"]  # the queue that has events
         config = {"queue": queue | {"retry_policy": {"max_retries": 3, "base_delay": 1}}}
         (tmp_path / name).write_text(yaml.safe_dump(config))
     (tmp_path / "app").mkdir()
@@ -221,6 +221,7 @@ def fill(url: str) -> None:
             server.xadd(f"{stream}:dead", event | died, id=dead_id)
 
 
+@pytest.mark.slow
 @pytest.mark.integration
 @pytest.mark.parametrize(
     "page", [page for page, shown in RUN.items() if shown], ids=lambda page: str(page.relative_to(CHECKOUT))

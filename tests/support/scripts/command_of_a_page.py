@@ -26,9 +26,9 @@ def main() -> int:
     if serving is None:
         return subprocess.run([COMMAND, *arguments], check=False).returncode
     if serving == "worker":
-        subprocess.run(
-            [COMMAND, "enqueue"], input='{"event_type": "push", "repo": "octocat/Hello-World"}', text=True, check=True
-        )
+        at = arguments.index("--config") if "--config" in arguments else len(arguments)
+        enqueue = [COMMAND, "enqueue", *arguments[at : at + 2]]
+        subprocess.run(enqueue, input='{"event_type": "push", "repo": "octocat/Hello-World"}', text=True, check=True)
     metrics = ["--metrics-port", "0"] if "--metrics-port" in arguments else []
     return serve([COMMAND, *arguments, *FREE_PORT[serving], *metrics], BEGUN.get(serving, LISTENS))
 
@@ -39,10 +39,12 @@ def serve(command: list[str], begun: re.Pattern[str]) -> int:
         late = threading.Timer(30, process.kill)
         late.start()
         assert process.stdout
+        stopped = False
         for line in process.stdout:
             print(line, end="", flush=True)
-            if begun.search(line):
+            if begun.search(line) and not stopped:
                 process.send_signal(signal.SIGTERM)
+                stopped = True
         late.cancel()
     return process.returncode
 
