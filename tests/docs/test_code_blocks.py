@@ -27,7 +27,7 @@ from tests.support.processes import CHECKOUT, SCRIPTS
 
 PAGES = [CHECKOUT / "README.md", *sorted((CHECKOUT / "docs").rglob("*.md"))]
 BLOCKS = [block for page in PAGES for block in blocks(page)]
-SHELL = {"sh", "console", "bash"}
+SHELL = {"sh", "shell", "console", "bash"}
 DEAD_IDS = ("1795447204479-0", "1795447204479-1")
 ENTRY_ID = "1795447201463-8"
 HANDLER = """\
@@ -68,7 +68,21 @@ PROGRAMS = {
         "systemctl",
         "install",
     ),
-    *("journalctl", "ssh", "kill", ".", '"$server"', "$server"),
+    *(
+        "journalctl",
+        "ssh",
+        "kill",
+        "pytest",
+        "jq",
+        "uvicorn",
+        "printf",
+        "openssl",
+        "sed",
+        "uuidgen",
+        ".",
+        '"$server"',
+        "$server",
+    ),
 }
 
 
