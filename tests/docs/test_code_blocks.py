@@ -22,7 +22,7 @@ import yaml
 from streams_queue import load_config
 from streams_queue.cli.app import app
 from tests.conftest import StartServer
-from tests.support.code_blocks import Block, blocks, commands
+from tests.support.code_blocks import EXCEPTION, Block, blocks, commands
 from tests.support.processes import CHECKOUT, SCRIPTS
 
 PAGES = [CHECKOUT / "README.md", *sorted((CHECKOUT / "docs").rglob("*.md"))]
@@ -100,6 +100,16 @@ def test_every_block_is_executed_or_visibly_excepted() -> None:
     """By its language: Python and commands run, configurations load; `text` is output, and no code."""
     executed = {"python", "yaml", "json", "toml", "text", *SHELL}
     assert [block_id(block) for block in BLOCKS if block.language not in executed and not block.exception] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(CHECKOUT)))
+def test_every_exception_is_of_a_block_and_names_tests_that_exist(page: Path) -> None:
+    """A comment that stands above nothing excepts nothing, though it looks as if it did."""
+    found = [EXCEPTION.fullmatch(line) for line in page.read_text(encoding="utf-8").splitlines()]
+    reasons = [match[1] for match in found if match]
+    assert reasons == [block.exception for block in blocks(page) if block.exception]
+    named = [path for reason in reasons for path in re.findall(r"tests/[\w/]+\.py", reason)]
+    assert [path for path in named if not (CHECKOUT / path).is_file()] == []
 
 
 def test_python_has_no_exceptions() -> None:
