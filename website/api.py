@@ -98,10 +98,10 @@ def _is_told(member: Any) -> bool:
 
 def _signature(name: str, member: Any) -> str:
     if "property" in member.labels:
-        return f"```python\n{name}: {member.annotation}\n```\n"
+        return f"```py\n{name}: {member.annotation}\n```\n"
     told = member.signature(name=name) if member.is_function else _constructor(name, member)
     prefix = "async def " if "async" in member.labels else "def " if member.is_function else "class "
-    return f"```python\n{_wrapped(prefix + told)}\n```\n"
+    return f"```py\n{_wrapped(prefix + told)}\n```\n"
 
 
 def _constructor(name: str, member: Any) -> str:
