@@ -44,8 +44,8 @@ if TYPE_CHECKING:
     from streams_queue.queue import Queue
     from streams_queue.redis_queue import RedisEventQueue
     from streams_queue.resilient_queue import ResilientQueue
-    from streams_queue.sync_queue import SyncQueue
     from streams_queue.rollout_queue import RolloutQueue
+    from streams_queue.sync_queue import SyncQueue
     from streams_queue.worker import Worker
 
     __version__: str

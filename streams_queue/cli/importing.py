@@ -9,7 +9,15 @@ from typing import Annotated
 import typer
 
 from streams_queue.cli import exit_codes
-from streams_queue.cli.options import ConfigOption, EnvironmentOption, JsonOption, SideOption, UrlOption, as_fields, load_one
+from streams_queue.cli.options import (
+    ConfigOption,
+    EnvironmentOption,
+    JsonOption,
+    SideOption,
+    UrlOption,
+    as_fields,
+    load_one,
+)
 from streams_queue.cli.output import print_error, print_json, print_line, progress, shown
 from streams_queue.draining import Import, Imported, Stock
 from streams_queue.errors import BackendError

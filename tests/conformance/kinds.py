@@ -74,13 +74,17 @@ def _sync_redis(request: pytest.FixtureRequest, section: dict[str, Any], options
 
 def _sync_resilient(request: pytest.FixtureRequest, section: dict[str, Any], options: dict[str, Any]) -> Queue:
     return _sync_redis(request, {"type": "resilient", **section}, options)
+
+
 def _rollout(percentage: int, old: str) -> Callable[[pytest.FixtureRequest, dict[str, Any], dict[str, Any]], Queue]:
     def make(request: pytest.FixtureRequest, section: dict[str, Any], options: dict[str, Any]) -> Queue:
         from streams_queue import RolloutQueue
+
         url, namespace = request.getfixturevalue("redis_url"), request.getfixturevalue("namespace")
         rollout = {"percentage": percentage, "old": {"type": old}, "new": {"name": "new"}}
         config = redis_config(url, **{"namespace": namespace, **section, "type": "rollout", "rollout": rollout})
         return RolloutQueue(config, **options)
+
     return make
 
 
