@@ -99,8 +99,9 @@ class Runtime:
         """Do as `end` does, without waiting."""
         with self._turn:
             if not self._is_ending and os.getpid() == self._pid:
-                self._is_ending = True
+                # In this order: who is interrupted between the two has begun the end all the same.
                 self._loop.call_soon_threadsafe(self._end_requested.set)
+                self._is_ending = True
 
     def leave(self) -> None:
         """Clean the queue up at the end of the interpreter, which no event loop may hold up."""
