@@ -26,7 +26,6 @@ from streams_queue.cli.output import print_error, print_fields, print_json, prin
 from streams_queue.cli.working import load_handler, log_to_stderr
 from streams_queue.config import Settings
 from streams_queue.draining import (
-    PLAN_LIST,
     Drain,
     Report,
     Sink,
@@ -38,7 +37,7 @@ from streams_queue.draining import (
 )
 from streams_queue.draining.file import ExportFile
 from streams_queue.errors import StreamsQueueError, UsageError
-from streams_queue.keys import QueueKeys
+from streams_queue.keys import PLAN_LIST, QueueKeys
 from streams_queue.worker import Worker
 
 

@@ -20,9 +20,10 @@ from streams_queue.cli.options import (
     EnvironmentOption,
     JsonOption,
     LogLevelOption,
+    SideOption,
     UrlOption,
     as_fields,
-    load_settings,
+    load_one,
 )
 from streams_queue.cli.output import print_json, print_line, printable, stderr
 from streams_queue.cli.working import log_to_stderr
@@ -49,6 +50,7 @@ def migrate(
     config: ConfigOption = None,
     url: UrlOption = None,
     environment: EnvironmentOption = None,
+    side: SideOption = None,
     as_json: JsonOption = False,
     source: Annotated[str, typer.Option("--list", metavar="KEY", help="The list that holds what waits.")] = PLAN_LIST,
     processing_list: Annotated[
@@ -103,7 +105,7 @@ def migrate(
         beyond_max_size=beyond_max_size,
     )
     _check(asked, dry_run=dry_run)
-    settings = load_settings(config, url, environment)
+    settings = load_one(config, url, environment, side)
     signals: list[signal.Signals] = []
     with _audience_at(stderr()) as audience:
         if dry_run:

@@ -11,10 +11,9 @@ from streams_queue.draining.importing import Import, Imported
 from streams_queue.draining.stock import Stock
 from streams_queue.draining.to_file import ToFile
 from streams_queue.draining.to_handler import WorkedOff, work_off
-from streams_queue.draining.to_list import PLAN_LIST, ToList
+from streams_queue.draining.to_list import ToList
 
 __all__ = [
-    "PLAN_LIST",
     "Drain",
     "ExportError",
     "Import",

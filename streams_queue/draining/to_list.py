@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import Final
 
 from streams_queue.codec import decode_meta, make_codec
 from streams_queue.compression import expand
@@ -13,11 +12,10 @@ from streams_queue.draining.errors import ElsewhereError
 from streams_queue.draining.events import ENTRY_FIELDS, Event, State
 from streams_queue.draining.stock import Stock
 from streams_queue.errors import UsageError
+from streams_queue.keys import PLAN_LIST
 from streams_queue.redis_queue.entries import Broken, Newer, fields_of, read_entry
 
 logger = logging.getLogger(__name__)
-
-PLAN_LIST: Final = "gitbridge:events"
 
 _NO_ENTRY = "0-0"
 
