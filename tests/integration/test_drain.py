@@ -302,6 +302,20 @@ def test_the_plans_consumer_gets_the_oldest_first(stored: CommandedQueue) -> Non
     assert not stored.raw.exists(f"{stored.keys.stream}:drains")
 
 
+def test_a_list_comes_back_in_order_and_byte_for_byte(stored: CommandedQueue) -> None:
+    """Stream, list, stream: as far as a list can hold an event, which is its payload."""
+    stored.put(*PAYLOADS, *({"n": number} for number in range(1200)))
+    written = [fields[b"payload"] for _, fields in stored.waiting()]
+    assert stored.json("drain", "--to", "list", stored.list)["adds_up"]
+    assert stored.waiting() == []
+
+    report = stored.json("migrate", "--list", stored.list, "--processing-list", f"{stored.list}:processing")
+
+    assert report["adds_up"]
+    assert [fields[b"payload"] for _, fields in stored.waiting()] == written
+    assert not stored.raw.exists(stored.list)
+
+
 def test_compressed_payloads_are_expanded_for_a_list(make_stored: MakeStored) -> None:
     """The plan's consumer reads JSON; it gets the bytes that a queue without compression would have stored."""
     packed, plain = make_stored(compression={"type": "zstd", "min_bytes": 64}), make_stored()

@@ -32,8 +32,8 @@ class CommandedQueue:
         self.list = f"{self.keys.namespace}:list"
 
     def run(self, *arguments: str) -> Result:
-        """Run the command on it; onto a list as the default user, since a queue's own may not touch other keys."""
-        login = ("--url", self._url) if "list" in arguments else ()
+        """Run the command on it; for lists as the default user, since a queue's own may not touch other keys."""
+        login = ("--url", self._url) if {"list", "migrate"} & {*arguments} else ()
         return CliRunner().invoke(app, [*arguments, *login, "--config", str(self.file)])
 
     def json(self, *arguments: str, exit_code: int = 0) -> Any:
