@@ -201,16 +201,22 @@ class QueueMachine(RuleBasedStateMachine):
             self._queue(consumer).enqueue_many(payloads, event_ids=names, delay=delay, headers=headers)
         )
 
+        soon: list[Modelled] = []
         for name, payload, receipt in zip(names, payloads, receipts, strict=True):
             assert receipt.status is self._expected(name)
             assert name in (None, receipt.event_id)
             if receipt.status is ReceiptStatus.ACCEPTED:
                 added = Modelled(receipt.event_id, payload, headers, State.WAITING)
                 self._events[receipt.event_id] = added
-                self._put(added, delay)
+                if delay == SOON:
+                    # Not in the line yet: it does not make room for the others of this call.
+                    soon.append(added)
+                else:
+                    self._put(added, delay)
                 self._counts["enqueued"] += 1
             self._counts["duplicates"] += receipt.status is ReceiptStatus.DUPLICATE
             self._counts["rejected"] += receipt.status is ReceiptStatus.FULL
+        self._line += soon
         self._wait_for_promotion()
 
     @precondition(lambda self: not self._no_intake)
