@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,8 @@ from tests.conftest import MakeConfig
 from tests.support.builders import Keys
 from tests.support.plan_lists import pushed
 from tests.support.processes import Programs
-from tests.support.waiting import wait_until
+from tests.support.terminal import Terminal
+from tests.support.waiting import wait_until, wait_until_sync
 
 pytestmark = pytest.mark.integration
 
@@ -67,6 +69,17 @@ def test_the_report_in_words(make_command: Callable[..., Command], sync: redis.R
     assert (would.exit_code, would.stdout.splitlines()[1:]) == (0, report)
     assert (did.exit_code, did.stdout.splitlines()) == (0, report)
     assert did.stderr == "streams-queue: set aside as placeholder: it stands for no event\n"
+
+
+def test_a_terminal_sees_how_far_it_is(make_command: Callable[..., Command], sync: redis.Redis, namespace: str) -> None:
+    """A bar, below what there is to say, and the report."""
+    sync.lpush(f"{namespace}:events", *pushed(range(500)), "placeholder")
+    words = [sys.executable, "-c", "from streams_queue.cli import main; main()", *make_command().words]
+    with Terminal(words, columns=200, lines=10) as terminal:
+        wait_until_sync(lambda: "0 left" in terminal.text, 20, what=lambda: terminal.text)
+        assert "set aside as placeholder" in terminal.display[0]
+        assert terminal.display[1].startswith("migrated ━")
+        assert " 501/501 " in terminal.display[1]
 
 
 def test_the_report_for_machines(make_command: Callable[..., Command], sync: redis.Redis, namespace: str) -> None:
