@@ -52,7 +52,7 @@ def sync(redis_url: str) -> redis.Redis:
 @pytest.fixture
 def make_command(make_config: MakeConfig, redis_url: str, namespace: str, tmp_path: Path) -> Callable[..., Command]:
     """Make the command for a configuration."""
-    return lambda **queue: Command(tmp_path, make_config(redis_url=redis_url, **queue), namespace)
+    return lambda **queue: Command(tmp_path, make_config(**{"redis_url": redis_url, **queue}), namespace)
 
 
 def test_the_report_in_words(make_command: Callable[..., Command], sync: redis.Redis, namespace: str) -> None:
@@ -121,6 +121,12 @@ def test_options_that_cannot_be_used(make_command: Callable[..., Command], optio
     """Exit code 2 and one line."""
     result = make_command()(*options)
     assert (result.exit_code, len(result.stderr.splitlines()), result.stdout) == (2, 1, "")
+
+
+def test_a_configuration_without_a_server(make_command: Callable[..., Command]) -> None:
+    """An asyncio queue dies with its process; exit code 2."""
+    result = make_command(type="asyncio", redis_url=None)()
+    assert (result.exit_code, result.stderr) == (2, "streams-queue: queue.redis_url: Missing redis_url\n")
 
 
 def test_a_server_that_is_not_there(make_command: Callable[..., Command]) -> None:
