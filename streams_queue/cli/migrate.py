@@ -28,7 +28,7 @@ from streams_queue.cli.options import (
 from streams_queue.cli.output import print_json, print_line, printable, stderr
 from streams_queue.cli.working import log_to_stderr
 from streams_queue.config import Settings
-from streams_queue.errors import UsageError
+from streams_queue.errors import ConfigError, UsageError
 from streams_queue.keys import PLAN_LIST, PLAN_PROCESSING_LIST
 from streams_queue.migration import (
     Asked,
@@ -106,6 +106,9 @@ def migrate(
     )
     _check(asked, dry_run=dry_run)
     settings = load_one(config, url, environment, side)
+    if settings.redis_url is None:
+        # An asyncio queue needs none; there is nothing to migrate into.
+        raise ConfigError("queue.redis_url: Missing redis_url")
     signals: list[signal.Signals] = []
     with _audience_at(stderr()) as audience:
         if dry_run:

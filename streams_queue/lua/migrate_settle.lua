@@ -14,6 +14,7 @@ elseif known[1] ~= ARGV[1] or known[2] ~= ARGV[2] then
   return { 'settled', 0, 0 }
 end
 local part, moved, aside = known[3], 0, 0
+redis.call('LLEN', KEYS[1])
 redis.call('LLEN', KEYS[3])
 -- A write that is not refused for memory, since what follows frees some.
 redis.call('HDEL', KEYS[2], 'no_such_field')

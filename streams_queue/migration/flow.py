@@ -38,6 +38,8 @@ _POLL_FULL = (0.01, 0.1)
 _LONGEST_WAIT = 2.0
 # How long a migration that ends by itself waits for a server that was there before.
 _PATIENCE = 60.0
+# Seconds that one round trip may take: an item may have many megabytes, and the line between two servers be slow.
+_ROUND_TRIP = 10.0
 
 
 class Migration:
@@ -74,39 +76,44 @@ class Migration:
         self._connect(from_url)
 
     def _connect(self, from_url: str | None) -> None:
-        settings, timeout = self._settings, min(2.0, self._settings.enqueue_timeout / 3)
+        settings = self._settings
+        timeout = max(_ROUND_TRIP, settings.enqueue_timeout)
         endpoint = endpoint_from_url(settings.redis_url or "", connect_timeout=settings.enqueue_timeout)
         # What has no room waits in the list, whatever the queue does with other events.
         commands = StreamCommands(dataclasses.replace(settings, overflow="reject"), "migration", timeout=timeout)
         self._channel = Channel(endpoint, commands, Observers(), backoff_cap=0.25)
         to_queue = WayToQueue(self._channel)
+        self._ways: list[Way] = [to_queue]
         self._queue_server = Persistent(to_queue, self.stop, patience=settings.enqueue_timeout)
-        judge = Judge(settings)
         if from_url is None:
-            self._ways: list[Way] = [to_queue]
-            self._source_server, link, self._waiting_link = self._queue_server, self._channel.producer, Link(endpoint)
-            self._source = SourceCommands(link, self._asked, timeout=timeout)
-            self._mover: Mover = WithinServer(
-                source=self._source,
-                server=self._source_server,
-                judge=judge,
-                channel=self._channel,
-                max_size=self._max_size,
-                on_unfit=self._audience.unfit,
-            )
-            return
-        elsewhere = endpoint_from_url(from_url, connect_timeout=settings.enqueue_timeout)
-        to_lists, self._waiting_link = WayToLists(elsewhere), Link(elsewhere)
-        self._ways = [to_queue, to_lists]
-        self._source_server = Persistent(to_lists, self.stop, patience=settings.enqueue_timeout)
-        self._source = SourceCommands(to_lists.link, self._asked, timeout=timeout)
-        self._mover = BetweenServers(
+            self._waiting_link, link, self._source_server = Link(endpoint), self._channel.producer, self._queue_server
+        else:
+            elsewhere = endpoint_from_url(from_url, connect_timeout=settings.enqueue_timeout)
+            to_lists = WayToLists(elsewhere)
+            self._ways.append(to_lists)
+            self._waiting_link, link = Link(elsewhere), to_lists.link
+            self._source_server = Persistent(to_lists, self.stop, patience=settings.enqueue_timeout)
+        self._source = SourceCommands(link, self._asked, timeout=timeout)
+        self._mover = self._within_server() if from_url is None else self._between_servers()
+
+    def _within_server(self) -> Mover:
+        return WithinServer(
+            source=self._source,
+            server=self._source_server,
+            judge=Judge(self._settings),
+            channel=self._channel,
+            max_size=self._max_size,
+            on_unfit=self._audience.unfit,
+        )
+
+    def _between_servers(self) -> Mover:
+        return BetweenServers(
             source=self._source,
             source_server=self._source_server,
             queue_server=self._queue_server,
-            judge=judge,
+            judge=Judge(self._settings),
             channel=self._channel,
-            level=level_of(settings),
+            level=level_of(self._settings),
             max_size=self._max_size,
             on_unfit=self._audience.unfit,
         )

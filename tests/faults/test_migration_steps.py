@@ -51,8 +51,11 @@ async def state(lists: PlanLists, queue: redis.asyncio.Redis, keys: Keys, folder
     }
 
 
-@pytest.mark.parametrize("processing", ["requeue", "newest:120", "export"])
-@pytest.mark.parametrize("servers", [1, 2])
+@pytest.mark.parametrize(
+    ("servers", "processing"),
+    [(1, "newest:120"), (1, "export"), (2, "newest:120")]
+    + [pytest.param(*each, marks=pytest.mark.slow) for each in ((1, "requeue"), (2, "requeue"), (2, "export"))],
+)
 async def test_whenever_it_dies_the_end_is_the_same(  # noqa: PLR0917 - fixtures go by name
     servers: int,
     processing: str,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,8 @@ from tests.conftest import MakeConfig
 from tests.support.builders import Keys
 from tests.support.plan_lists import pushed
 from tests.support.processes import Programs
-from tests.support.waiting import wait_until
+from tests.support.terminal import Terminal
+from tests.support.waiting import wait_until, wait_until_sync
 
 pytestmark = pytest.mark.integration
 
@@ -50,7 +52,7 @@ def sync(redis_url: str) -> redis.Redis:
 @pytest.fixture
 def make_command(make_config: MakeConfig, redis_url: str, namespace: str, tmp_path: Path) -> Callable[..., Command]:
     """Make the command for a configuration."""
-    return lambda **queue: Command(tmp_path, make_config(redis_url=redis_url, **queue), namespace)
+    return lambda **queue: Command(tmp_path, make_config(**{"redis_url": redis_url, **queue}), namespace)
 
 
 def test_the_report_in_words(make_command: Callable[..., Command], sync: redis.Redis, namespace: str) -> None:
@@ -67,6 +69,17 @@ def test_the_report_in_words(make_command: Callable[..., Command], sync: redis.R
     assert (would.exit_code, would.stdout.splitlines()[1:]) == (0, report)
     assert (did.exit_code, did.stdout.splitlines()) == (0, report)
     assert did.stderr == "streams-queue: set aside as placeholder: it stands for no event\n"
+
+
+def test_a_terminal_sees_how_far_it_is(make_command: Callable[..., Command], sync: redis.Redis, namespace: str) -> None:
+    """A bar, below what there is to say, and the report."""
+    sync.lpush(f"{namespace}:events", *pushed(range(500)), "placeholder")
+    words = [sys.executable, "-c", "from streams_queue.cli import main; main()", *make_command().words]
+    with Terminal(words, columns=200, lines=10) as terminal:
+        wait_until_sync(lambda: "0 left" in terminal.text, 20, what=lambda: terminal.text)
+        assert "set aside as placeholder" in terminal.display[0]
+        assert terminal.display[1].startswith("migrated ━")
+        assert " 501/501 " in terminal.display[1]
 
 
 def test_the_report_for_machines(make_command: Callable[..., Command], sync: redis.Redis, namespace: str) -> None:
@@ -110,6 +123,12 @@ def test_options_that_cannot_be_used(make_command: Callable[..., Command], optio
     assert (result.exit_code, len(result.stderr.splitlines()), result.stdout) == (2, 1, "")
 
 
+def test_a_configuration_without_a_server(make_command: Callable[..., Command]) -> None:
+    """An asyncio queue dies with its process; exit code 2."""
+    result = make_command(type="asyncio", redis_url=None)()
+    assert (result.exit_code, result.stderr) == (2, "streams-queue: queue.redis_url: Missing redis_url\n")
+
+
 def test_a_server_that_is_not_there(make_command: Callable[..., Command]) -> None:
     """Exit code 3, without the password."""
     result = make_command(enqueue_timeout=0.2)("--from-url", "redis://:hunter2@127.0.0.1:1/0")
@@ -121,7 +140,6 @@ def test_a_server_that_is_not_there(make_command: Callable[..., Command]) -> Non
     ("number", "follow", "code"),
     [
         (signal.SIGTERM, True, 0),
-        (signal.SIGTERM, False, 143),
         (signal.SIGINT, False, 130),
     ],
 )

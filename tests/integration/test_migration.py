@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,6 +20,7 @@ from streams_queue.migration import Asked, Audience, Migration, Report, Tally, U
 from tests.conftest import MakeClient, MakeConfig, MakeQueue, ProxyTo, StartServer
 from tests.support.builders import Keys, event
 from tests.support.plan_lists import PlanLists, as_pushed, migrate, payloads, pushed
+from tests.support.servers import RedisServer, chosen_flavour, require_binary
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.integration
@@ -71,18 +72,27 @@ class Place:
         return await payloads(self.queue, self.stream)
 
 
+@pytest.fixture(scope="module")
+def other_server() -> Iterator[RedisServer]:
+    """A second server that these tests share; none of them may stop, fill or flush it."""
+    server = RedisServer(require_binary(chosen_flavour()))
+    server.start()
+    yield server
+    server.stop()
+
+
 @pytest.fixture(params=[HERE, ELSEWHERE])
 def place(  # noqa: PLR0917 - fixtures go by name
     request: pytest.FixtureRequest,
     make_client: MakeClient,
     make_config: MakeConfig,
-    start_server: StartServer,
+    other_server: RedisServer,
     redis_url: str,
     keys: Keys,
     namespace: str,
 ) -> Place:
     """The same on one server and between two."""
-    url = redis_url if request.param == HERE else start_server().url
+    url = redis_url if request.param == HERE else other_server.url
     lists = PlanLists(make_client(url), namespace)
     return Place(
         lists,
@@ -194,19 +204,19 @@ async def test_why_an_item_is_no_event(here: Place, item: bytes) -> None:
 
 async def test_a_full_queue_is_waited_for_and_never_exceeded(place: Place, make_redis_queue: MakeQueue) -> None:
     """A worker drains; the stream never holds more than max_size; everything comes out in order, once."""
-    await place.lists.push(pushed(range(300)))
+    await place.lists.push(pushed(range(150)))
     queue = make_redis_queue(max_size=20, prefetch=5)
     seen, held = [], []
     running = asyncio.create_task(place.migration(place.lists.asked(), max_size=20).run())
-    while len(seen) < 300:
+    while len(seen) < 150:
         payload = await queue.dequeue(timeout=5)
         assert payload is not None
         seen.append(payload["n"])
         held.append(await place.queue.xlen(place.stream))
     report = await running
-    assert seen == list(range(300))
+    assert seen == list(range(150))
     assert max(held) <= 20
-    assert report.waiting == Tally(found=300, moved=300)
+    assert report.waiting == Tally(found=150, moved=150)
 
 
 async def test_who_does_not_wait_for_room_goes_on_later(
@@ -374,7 +384,7 @@ async def test_a_bridge_and_old_consumers_share_the_list(place: Place) -> None:
     taken: list[bytes] = []
 
     async def consume() -> None:
-        while item := await old.brpoplpush(place.lists.source, place.lists.processing, timeout=1):
+        while item := await old.brpoplpush(place.lists.source, place.lists.processing, timeout=0.3):
             taken.append(item)
 
     consumers = [asyncio.create_task(consume()) for _ in range(2)]

@@ -9,6 +9,7 @@ import pytest
 import redis
 
 from streams_queue.config import load_config
+from streams_queue.errors import BackendRejected
 from streams_queue.migration import Migration
 from tests.conftest import MakeClient, StartServer
 from tests.support.builders import queue_config
@@ -50,6 +51,22 @@ async def test_no_permission_is_superfluous_and_none_is_missing(
     assert denied(server) == set()
     # When a chunk comes a second time.
     assert granted() - used(server) == {"pexpire"}
+
+
+@pytest.mark.parametrize("missing", ["ltrim", "lmove", "hincrby", "hset", "xadd"])
+async def test_a_missing_permission_shows_before_anything_is_moved(
+    server: RedisServer, make_client: MakeClient, missing: str
+) -> None:
+    """Half of a step would put an event into the queue each time that it is tried."""
+    lists = PlanLists(make_client(server.url), "gitbridge")
+    await lists.push(pushed(range(3)))
+    server.command("ACL", "SETUSER", WORDS[1], f"-{missing}")
+    url = f"redis://{WORDS[1]}:CHANGE-ME-THREE@127.0.0.1:{server.port}/0"
+    with pytest.raises(BackendRejected) as raised:
+        await Migration(load_config(queue_config(redis_url=url)), lists.asked()).run()
+    assert raised.value.code == "NOPERM"
+    assert await payloads(lists.raw, "gitbridge:{events}") == []
+    assert await lists.held(lists.source) == pushed(range(3))
 
 
 def granted() -> set[str]:
