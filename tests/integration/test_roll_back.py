@@ -47,7 +47,7 @@ class Service:
     def __init__(self, folder: Path, redis_url: str) -> None:
         self.folder = folder
         shutil.copy(SCRIPTS / "service.py", folder / "app.py")
-        config = redis_config(redis_url, namespace=f"back{uuid.uuid4().hex[:10]}", lease=2)
+        config = redis_config(redis_url, namespace=f"back{uuid.uuid4().hex[:10]}")
         (folder / "webhook_config.yaml").write_text(yaml.safe_dump(config))
         commands = folder / "bin"
         commands.mkdir()
@@ -104,6 +104,11 @@ def test_the_page_has_the_steps_of_the_plan() -> None:
     assert len(BLOCK.findall(PAGE)) == len(STEPS)
 
 
+def difference(accepted: list[str], done: list[str]) -> str:
+    """Say what is missing and what is too much."""
+    return f"missing {Counter(accepted) - Counter(done)}, too much {Counter(done) - Counter(accepted)}"
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(120)
 def test_the_page_rolls_back_under_load(service: Service) -> None:
@@ -121,7 +126,7 @@ def test_the_page_rolls_back_under_load(service: Service) -> None:
     wait_until_sync(
         lambda: Counter(service.journal("handled") + remaining) == Counter(service.journal("accepted")),
         20,
-        what=lambda: Counter(service.journal("accepted")) - Counter(service.journal("handled") + remaining),
+        what=lambda: difference(service.journal("accepted"), service.journal("handled") + remaining),
     )
     assert "yes" in answers[-1]
     assert len({event_id.partition("-")[0] for event_id in service.journal("accepted")}) == 2

@@ -6,7 +6,6 @@ It is also imported, for its handler. What was accepted and what was handled goe
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 from pathlib import Path
 from typing import Any
@@ -37,10 +36,10 @@ async def handle(event: dict[str, Any]) -> None:
     note("handled", event["id"])
 
 
-async def produce(queue: Queue) -> None:
-    """Enqueue events until the folder has a file `enough`."""
+async def produce(queue: Queue, ending: asyncio.Event) -> None:
+    """Enqueue events until the end, or until the folder has a file `enough`; note what was accepted."""
     number, is_first = 0, not is_there("accepted")
-    while not is_there("enough"):
+    while not ending.is_set() and not is_there("enough"):
         event = {"id": f"{os.getpid()}-{number}", "bad": is_first and number in BAD}
         if await queue.enqueue(event, delay=3600 if is_first and number == LATE else 0):
             note("accepted", event["id"])
@@ -51,12 +50,12 @@ async def produce(queue: Queue) -> None:
 async def main() -> None:
     """Serve until SIGTERM."""
     note("service.pid", str(os.getpid()))
+    ending = asyncio.Event()
     async with QueueFactory.create_queue("webhook_config.yaml") as queue:
-        producing = asyncio.create_task(produce(queue))
+        producing = asyncio.create_task(produce(queue, ending))
         await Worker(queue, handle, concurrency=2).run()
-        producing.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await producing
+        ending.set()
+        await producing
 
 
 if __name__ == "__main__":
