@@ -30,7 +30,7 @@ are not here may change with any release. This page is made from the code: `make
 """
 GROUPS = {
     "Making a queue": ("QueueFactory", "load_config", "Settings"),
-    "Queues": ("Queue", "RedisEventQueue", "EventQueue", "ResilientQueue"),
+    "Queues": ("Queue", "RedisEventQueue", "EventQueue", "ResilientQueue", "RolloutQueue", "SyncQueue"),
     "Working": ("Worker", "Reject", "RetryLater"),
     "What travels": ("Delivery", "Receipt", "DeadLetter", "QueueStats"),
     "Watching": ("check_redis_health", "Observer"),

@@ -143,8 +143,7 @@ class RolloutQueue(TwoQueues):
         Returns:
             True if one of the queues holds it; False if the one in charge is full or paused, or both are closed.
 
-        Raises:
-            As the queue in charge does.
+        Raises as the queue in charge does.
 
         Redis: What that queue does; with an event_id that goes to the new queue one round trip to the old one before.
         Cancelled: The event may be in the queue or not; a second call is safe with the same event_id.
@@ -167,9 +166,8 @@ class RolloutQueue(TwoQueues):
 
         Both queues are sent their events at the same time, each in order.
 
-        Raises:
-            As `enqueue`, what went wrong first. `receipts` of the error are those of the first events, up to one whose
-            fate is not known; events after that may have been accepted as well.
+        Raises as `enqueue`, what went wrong first. `receipts` of the error are those of the first events, up to one whose
+        fate is not known; events after that may have been accepted as well.
         """
         given = list(payloads)
         return await self._put(NewEvents(given, check_event_ids(event_ids, len(given)), delay, headers))
