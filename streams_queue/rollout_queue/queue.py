@@ -166,8 +166,8 @@ class RolloutQueue(TwoQueues):
 
         Both queues are sent their events at the same time, each in order.
 
-        Raises as `enqueue`, what went wrong first. `receipts` of the error are those of the first events, up to one whose
-        fate is not known; events after that may have been accepted as well.
+        Raises as `enqueue`, what went wrong first. `receipts` of the error are those of the first events, up to one
+        whose fate is not known; events after that may have been accepted as well.
         """
         given = list(payloads)
         return await self._put(NewEvents(given, check_event_ids(event_ids, len(given)), delay, headers))
