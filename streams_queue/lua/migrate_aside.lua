@@ -26,4 +26,5 @@ while aside < most and room > 0 do
   aside, room = aside + 1, room - #item
 end
 note(KEYS[2], 'processing', KEYS[1], known, before, 0, aside)
-return { 'ok', aside, redis.call('HINCRBY', KEYS[2], 'aside_left', -aside) }
+-- Of -0, which -aside may be, Redis says that it is no integer.
+return { 'ok', aside, redis.call('HINCRBY', KEYS[2], 'aside_left', 0 - aside) }
