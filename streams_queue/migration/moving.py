@@ -5,6 +5,7 @@ See docs/decisions/0100-moving-in-chunks.md and 0102-between-two-servers.md.
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import logging
 import secrets
@@ -137,7 +138,7 @@ class BetweenServers:
         chunk = await self._source_server.do(lambda: self._source.take(part, at_most))
         if not chunk.items:
             return None
-        verdicts = self._judge.judge(chunk.items, f"{chunk.producer}-{chunk.sequence:x}")
+        verdicts = self._judge.judge(chunk.items, f"{chunk.producer}-{chunk.sequence:x}-{_digest(chunk.items)}")
         events = [verdict for verdict in verdicts if isinstance(verdict, NewEvent)]
         words = await self._send(chunk, events) if events else []
         if words is None:
@@ -206,6 +207,18 @@ class BetweenServers:
         commands, link = self._channel.commands, self._channel.producer
         delete = ("DEL", commands.keys.producer(producer))
         await self._queue_server.do(lambda: link.call(delete, timeout=commands.timeout))
+
+
+def _digest(items: Sequence[bytes]) -> str:
+    """Return what tells a chunk from another one that a source which went back in time sends under the same sequence.
+
+    The queue's server compares the first event's id: it must not take new items for those that it knows.
+    """
+    digest = hashlib.blake2b(digest_size=8)
+    for item in items:
+        digest.update(b"%d:" % len(item))
+        digest.update(item)
+    return digest.hexdigest()
 
 
 def _outcome(verdicts: Sequence[Verdict], words: Sequence[str]) -> tuple[list[Unfit | None], str]:

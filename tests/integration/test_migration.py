@@ -480,6 +480,27 @@ async def test_a_source_that_went_back_in_time_is_told_and_loses_nothing(
     assert (report.finished, report.adds_up, report.waiting.moved) == (True, True, 30)
 
 
+async def test_a_source_that_went_back_by_one_chunk_does_not_pass_off_what_is_new(
+    elsewhere: Place, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It lost its last second: the next item gets a number under which the queue knows another one, and goes in."""
+    record = f"{elsewhere.lists.source}:migration"
+    migration = elsewhere.migration(elsewhere.lists.asked(follow=True))
+    running = asyncio.create_task(migration.run())
+    await wait_until(lambda: elsewhere.lists.raw.exists(record))
+    before = await elsewhere.lists.raw.dump(record)
+    await elsewhere.lists.push(pushed(range(1)))
+    await wait_until(lambda: _holds(elsewhere.queue, elsewhere.stream, 1))
+    await wait_until(lambda: _is_settled(elsewhere.lists))
+    await elsewhere.lists.raw.restore(record, 0, before, replace=True)
+    await elsewhere.lists.push(pushed(range(1, 2)))
+    await wait_until(lambda: _holds(elsewhere.queue, elsewhere.stream, 2))
+    migration.stop.set()
+    await running
+    assert await elsewhere.payloads() == pushed(range(2))
+    assert [each.getMessage()[:40] for each in caplog.records] == ["It cannot be told whether 1 events of th"]
+
+
 async def test_a_queue_whose_server_forgot_is_told(elsewhere: Place, caplog: pytest.LogCaptureFixture) -> None:
     """What had left the list and was not processed is lost; what comes goes on."""
     migration = elsewhere.migration(elsewhere.lists.asked(follow=True))
