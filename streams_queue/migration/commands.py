@@ -23,7 +23,7 @@ _MOVED = "."
 
 
 class RecordLostError(StateError):
-    """The server has lost the record of the migration, and with it perhaps what was in the list."""
+    """The record is gone: another migration has ended, or the server lost it, and perhaps what was in the list."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -133,7 +133,7 @@ class Migration:
         Raises:
             BackendError: A server cannot be reached, or refuses; run it again to go on.
             StateError: The keys are not ours, or belong to another migration.
-            UsageError: It was begun with another --processing, or the file to export to is there already.
+            UsageError: It was begun with another --processing or other lists, or the file to export to is there already.
         """
         try:
             await self._queue_server.do(self._channel.open)
@@ -162,8 +162,19 @@ class Migration:
                 f"A migration of {self._asked.source} has begun with --processing={record.asked} and is not finished; "
                 "go on with that"
             )
+        self._check_lists(record)
         self._audience.began(record.waiting, record.processing)
         return record
+
+    def _check_lists(self, record: Record) -> None:
+        asked = (self._asked.processing_list, self._asked.set_aside_key, self._asked.processing_set_aside_key)
+        if record.lists != asked:
+            processing_list, set_aside, processing_set_aside = record.lists
+            raise UsageError(
+                f"A migration of {self._asked.source} has begun with --processing-list={processing_list} "
+                f"--set-aside={set_aside} --processing-set-aside={processing_set_aside} and is not finished; "
+                "go on with those"
+            )
 
     async def _look(self, migration_id: str = "") -> Record:
         queue = self._channel.commands.keys.stream
@@ -182,7 +193,8 @@ class Migration:
                 self._record_lost = True
                 # What went wrong is said; a traceback has nothing to add.
                 logger.error(  # noqa: TRY400
-                    "The server lost the record of the migration of %s, and perhaps events in the list; beginning anew",
+                    "The record of the migration of %s is gone: another migration of it has ended, or the server has lost "
+                    "it, and perhaps events in the list; beginning anew",
                     self._asked.source,
                     extra={"list": self._asked.source},
                 )

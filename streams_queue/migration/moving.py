@@ -88,10 +88,14 @@ class WithinServer:
         items = await self._server.do(lambda: self._source.look(part, count=at_most)) if at_most else []
         if not items:
             return None
-        verdicts = self._judge.judge(items, f"{self._prefix}-{next(self._chunks):x}")
-        step = await self._server.do(lambda: self._source.move(part, self._keys, self._max_size, items, verdicts))
+        verdicts, step = await self._server.do(lambda: self._move(part, items))
         _tell(self._on_unfit, verdicts, step.aside)
         return step
+
+    async def _move(self, part: Part, items: list[bytes]) -> tuple[list[Verdict], Step]:
+        # Ids of its own for each attempt: where a reply was lost, the items that are found may be others that are equal.
+        verdicts = self._judge.judge(items, f"{self._prefix}-{next(self._chunks):x}")
+        return verdicts, await self._source.move(part, self._keys, self._max_size, items, verdicts)
 
     async def forget(self, producer: str) -> None:
         """There is nothing but the record."""

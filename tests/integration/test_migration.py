@@ -15,8 +15,9 @@ import pytest
 import redis.asyncio
 
 from streams_queue.config import load_config
-from streams_queue.errors import BackendRejected, StateError, UsageError
+from streams_queue.errors import BackendRejected, BackendUnavailable, StateError, UsageError
 from streams_queue.migration import Asked, Audience, Migration, Report, Tally, Unfit, preview
+from streams_queue.migration.commands import SourceCommands, Step
 from tests.conftest import MakeClient, MakeConfig, MakeQueue, ProxyTo, StartServer
 from tests.support.builders import Keys, event
 from tests.support.plan_lists import PlanLists, as_pushed, migrate, payloads, pushed
@@ -572,6 +573,35 @@ async def test_an_unfinished_migration_goes_nowhere_else(here: Place) -> None:
         await here.migrate("requeue")
 
 
+@pytest.mark.parametrize("other", ["processing_list", "set_aside", "processing_set_aside"])
+async def test_an_unfinished_migration_keeps_to_its_lists(here: Place, other: str) -> None:
+    """What was planned for one processing list is not done to another, and what is set aside stays in one place."""
+    await here.lists.push(pushed(range(30)))
+    await here.lists.take(20)
+    await here.migration(here.lists.asked("newest:15", wait_for_room=0.0), max_size=2).run()
+    name = f"{here.lists.namespace}:elsewhere"
+    await here.lists.raw.lpush(name, *pushed(range(100, 120)))
+    asked = dataclasses.replace(here.lists.asked("newest:15"), **{other: name})
+    with pytest.raises(UsageError, match=rf"has begun with .*{here.lists.namespace}:processing"):
+        await here.migration(asked).run()
+    assert await here.lists.raw.llen(name) == 20
+    assert (await here.migrate("newest:15")).processing == Tally(found=20, moved=15, set_aside=5)
+
+
+async def test_a_migration_beside_a_bridge_does_no_harm(place: Place, caplog: pytest.LogCaptureFixture) -> None:
+    """It ends and its record goes; the bridge goes on, and says that this may be the reason."""
+    bridge = place.migration(place.lists.asked("leave", follow=True))
+    running = asyncio.create_task(bridge.run())
+    await wait_until(lambda: place.lists.raw.exists(f"{place.lists.source}:migration"))
+    await place.migrate("leave")
+    await place.lists.push(pushed(range(5)))
+    await wait_until(lambda: _holds(place.queue, place.stream, 5))
+    bridge.stop.set()
+    report = await running
+    assert (report.record_lost, report.finished, report.waiting.moved) == (True, True, 5)
+    assert "another migration of it has ended, or" in caplog.text
+
+
 async def test_no_memory_left_is_waited_for(
     start_server: StartServer, make_config: MakeConfig, make_client: MakeClient, keys: Keys, namespace: str
 ) -> None:
@@ -587,6 +617,27 @@ async def test_no_memory_left_is_waited_for(
     await lists.raw.config_set("maxmemory", "0")
     assert (await running).waiting == Tally(found=150, moved=150)
     assert await payloads(lists.raw, keys.stream) == pushed(range(150))
+
+
+async def test_equal_items_are_different_events_also_after_a_lost_reply(
+    here: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The script that is sent again finds the next ones where it had seen the first; each gets an id of its own."""
+    move, lost = SourceCommands.move, []
+
+    async def move_and_lose_the_first_reply(*args: Any) -> Step:
+        step = await move(*args)
+        if not lost:
+            lost.append(step)
+            raise BackendUnavailable("the reply is lost")
+        return step
+
+    monkeypatch.setattr(SourceCommands, "move", move_and_lose_the_first_reply)
+    await here.lists.push(pushed([1]) * 250)
+    report = await here.migrate()
+    entries = await here.queue.xrange(here.stream)
+    assert (len(entries), len({fields[b"id"] for _, fields in entries})) == (250, 250)
+    assert report.waiting == Tally(found=250, moved=250)
 
 
 async def test_connections_that_break_again_and_again_make_no_difference(place: Place, proxy_to: ProxyTo) -> None:
