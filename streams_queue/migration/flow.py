@@ -16,13 +16,21 @@ import time
 
 from streams_queue.config import Settings
 from streams_queue.errors import StateError, UsageError
+from streams_queue.keys import QueueKeys
 from streams_queue.migration.asked import Asked, ProcessingMode
 from streams_queue.migration.audience import Audience, Report
 from streams_queue.migration.commands import CHUNK_ITEMS, RecordLostError, SourceCommands, Step
 from streams_queue.migration.exporting import Export
 from streams_queue.migration.judging import Judge
 from streams_queue.migration.moving import BetweenServers, Mover, WithinServer
-from streams_queue.migration.persisting import Persistent, Way, WayToLists, WayToQueue, sleep_unless
+from streams_queue.migration.persisting import (
+    Persistent,
+    Way,
+    WayToLists,
+    WayToQueue,
+    endpoint_of_lists,
+    sleep_unless,
+)
 from streams_queue.migration.record import Part, Record
 from streams_queue.observer import Observers
 from streams_queue.redis_client import Link, endpoint_from_url
@@ -59,13 +67,14 @@ class Migration:
 
     Raises:
         ConfigError: A URL cannot be used.
-        UsageError: Two of the keys are the same.
+        UsageError: Two of the keys are the same, or one is the queue's.
     """
 
     def __init__(
         self, settings: Settings, asked: Asked, *, from_url: str | None = None, audience: Audience | None = None
     ) -> None:
         asked.check()
+        asked.check_beside(QueueKeys(settings.namespace, settings.name).stream)
         self.stop = asyncio.Event()
         self._settings = settings
         self._asked = asked
@@ -88,7 +97,7 @@ class Migration:
         if from_url is None:
             self._waiting_link, link, self._source_server = Link(endpoint), self._channel.producer, self._queue_server
         else:
-            elsewhere = endpoint_from_url(from_url, connect_timeout=settings.enqueue_timeout)
+            elsewhere = endpoint_of_lists(from_url, connect_timeout=settings.enqueue_timeout)
             to_lists = WayToLists(elsewhere)
             self._ways.append(to_lists)
             self._waiting_link, link = Link(elsewhere), to_lists.link
