@@ -194,8 +194,8 @@ def _print(report: Report, asked: Asked) -> None:
 def _why_not(report: Report) -> str:
     if report.record_lost:
         return (
-            "The record of the migration was gone on the way: another migration of the list has ended, or the server has "
-            "lost data. The figures are about what came after."
+            "The record of the migration was gone on the way: another migration of the list has ended, or the server "
+            "has lost data. The figures are about what came after."
         )
     return "This does not add up: the server has lost data on the way."
 

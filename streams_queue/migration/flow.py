@@ -142,7 +142,7 @@ class Migration:
         Raises:
             BackendError: A server cannot be reached, or refuses; run it again to go on.
             StateError: The keys are not ours, or belong to another migration.
-            UsageError: It was begun with another --processing or other lists, or the file to export to is there already.
+            UsageError: It was begun with another --processing or other lists, or the file to export to is there.
         """
         try:
             await self._queue_server.do(self._channel.open)
@@ -202,8 +202,8 @@ class Migration:
                 self._record_lost = True
                 # What went wrong is said; a traceback has nothing to add.
                 logger.error(  # noqa: TRY400
-                    "The record of the migration of %s is gone: another migration of it has ended, or the server has lost "
-                    "it, and perhaps events in the list; beginning anew",
+                    "The record of the migration of %s is gone: another migration of it has ended, or the server has "
+                    "lost it, and perhaps events in the list; beginning anew",
                     self._asked.source,
                     extra={"list": self._asked.source},
                 )

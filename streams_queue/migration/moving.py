@@ -93,7 +93,7 @@ class WithinServer:
         return step
 
     async def _move(self, part: Part, items: list[bytes]) -> tuple[list[Verdict], Step]:
-        # Ids of its own for each attempt: where a reply was lost, the items that are found may be others that are equal.
+        # Ids of its own for each attempt: after a lost reply the items that are found may be others that are equal.
         verdicts = self._judge.judge(items, f"{self._prefix}-{next(self._chunks):x}")
         return verdicts, await self._source.move(part, self._keys, self._max_size, items, verdicts)
 
