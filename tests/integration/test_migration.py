@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import itertools
 import json
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
@@ -600,6 +601,27 @@ async def test_a_migration_beside_a_bridge_does_no_harm(place: Place, caplog: py
     report = await running
     assert (report.record_lost, report.finished, report.waiting.moved) == (True, True, 5)
     assert "another migration of it has ended, or" in caplog.text
+
+
+async def test_two_migrations_at_once_move_each_event_once(
+    place: Place, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Also if one of them falls behind, between taking a chunk and sending it."""
+    look, take, calls = SourceCommands.look, SourceCommands.take, itertools.count()
+
+    async def linger(done: Awaitable[Any]) -> Any:
+        reply = await done
+        # Each in its own rhythm, so that now the one is ahead and now the other.
+        await asyncio.sleep(0.003 * (next(calls) % 5))
+        return reply
+
+    monkeypatch.setattr(SourceCommands, "look", lambda *args, **options: linger(look(*args, **options)))
+    monkeypatch.setattr(SourceCommands, "take", lambda *args, **options: linger(take(*args, **options)))
+    items = pushed(range(3000))
+    await place.lists.push(items)
+    await asyncio.gather(place.migrate(), place.migrate())
+    assert sorted(await place.payloads()) == sorted(items)
+    assert not any("may be there twice" in each.getMessage() for each in caplog.records)
 
 
 async def test_no_memory_left_is_waited_for(
