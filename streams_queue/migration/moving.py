@@ -27,6 +27,8 @@ logger = logging.getLogger(__name__)
 
 # How long the queue's server knows a migration again that was interrupted.
 _KNOWN_FOR_MS = 30 * 24 * 3600 * 1000
+# And one that has ended.
+_KNOWN_AFTER_MS = 60 * 1000
 _LONGEST_LEVEL_WAIT = 1.0
 _REFUSALS = {"F": "full", "P": "paused"}
 
@@ -49,7 +51,7 @@ class Mover(Protocol):
         """
 
     async def forget(self, producer: str) -> None:
-        """Remove what the queue's server has to know the migration again, under this producer id."""
+        """Let go of what the queue's server has to know the migration again, under this producer id."""
 
 
 class WithinServer:
@@ -203,18 +205,21 @@ class BetweenServers:
         )
         if again.producer == producer:
             logger.error(
-                "It cannot be told whether %d events of the migration had reached the queue (the server of the lists has "
-                "gone back in time, or the queue was configured anew); they go out again, and may be there twice",
+                "It cannot be told whether %d events of the migration had reached the queue (the server of the lists "
+                "has gone back in time, or the queue was configured anew); they go out again, and may be there twice",
                 len(chunk.items),
                 extra={"events": len(chunk.items)},
             )
         return Step("changed", 0, 0, chunk.planned_left)
 
     async def forget(self, producer: str) -> None:
-        """Delete what the queue's server knows of the producer. Redis: 1 round trip."""
+        """Let the queue's server forget the producer soon. Redis: 1 round trip.
+
+        Not at once: another migration of the list may just be sending the last chunk once more.
+        """
         commands, link = self._channel.commands, self._channel.producer
-        delete = ("DEL", commands.keys.producer(producer))
-        await self._queue_server.do(lambda: link.call(delete, timeout=commands.timeout))
+        expire = ("PEXPIRE", commands.keys.producer(producer), _KNOWN_AFTER_MS)
+        await self._queue_server.do(lambda: link.call(expire, timeout=commands.timeout))
 
 
 def _digest(items: Sequence[bytes]) -> str:
