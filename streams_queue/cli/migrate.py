@@ -186,9 +186,18 @@ def _print(report: Report, asked: Asked) -> None:
             "meanwhile. Stop them and migrate once more."
         )
     if not report.adds_up:
-        print_line("This does not add up: the server has lost data on the way.")
+        print_line(_why_not(report))
     elif not report.finished:
         print_line("Not finished; run it again to go on.")
+
+
+def _why_not(report: Report) -> str:
+    if report.record_lost:
+        return (
+            "The record of the migration was gone on the way: another migration of the list has ended, or the server "
+            "has lost data. The figures are about what came after."
+        )
+    return "This does not add up: the server has lost data on the way."
 
 
 def _print_tally(key: str, tally: Tally, set_aside_key: str) -> None:

@@ -47,7 +47,7 @@ async def work_off(queue: Queue, worker: Worker, stock: Stock, *, wait: float, d
         worker: Runs the handler.
         stock: The same queue's events.
         wait: Seconds; also for what other workers have in hand.
-        dead: Whether to redrive the dead letters first.
+        dead: Whether to redrive the dead letters that are there, first and as there is room.
 
     Raises:
         UsageError: Handing out is paused.
@@ -55,12 +55,12 @@ async def work_off(queue: Queue, worker: Worker, stock: Stock, *, wait: float, d
     before = await stock.figures()
     if "delivery" in before.totals.get("paused", ""):
         raise UsageError("Handing out is paused, so that no handler would get anything; resume it first")
-    if dead:
-        await queue.redrive()
+    letters = DeadLetters(queue, before.dead if dead else 0)
+    await letters.redrive()
     await stock.end_delays()
     died = (await queue.stats()).totals["dead"]
     watch = Watch(before, wait)
-    ending = asyncio.create_task(_end_when_done(worker, stock, watch), name="streams_queue.drain")
+    ending = asyncio.create_task(_end_when_done(worker, stock, watch, letters), name="streams_queue.drain")
     try:
         await worker.run()
     finally:
@@ -72,9 +72,32 @@ async def work_off(queue: Queue, worker: Worker, stock: Stock, *, wait: float, d
     return WorkedOff(stats, stats.totals["dead"] - died, dead)
 
 
-async def _end_when_done(worker: Worker, stock: Stock, watch: Watch) -> None:
+class DeadLetters:
+    """Those that are to get another run, each once.
+
+    Args:
+        queue: That has them.
+        count: How many, the oldest; those that die meanwhile come behind them.
+    """
+
+    def __init__(self, queue: Queue, count: int) -> None:
+        self._queue = queue
+        self._left = count
+
+    async def redrive(self) -> int:
+        """Put back as many as there is room for; return how many that were."""
+        redriven = await self._queue.redrive(count=self._left) if self._left else 0
+        self._left -= redriven
+        return redriven
+
+
+async def _end_when_done(worker: Worker, stock: Stock, watch: Watch, letters: DeadLetters) -> None:
     try:
-        while not watch.is_over(await stock.figures(), busy=worker.running_handlers > 0):
+        while True:
+            is_over = watch.is_over(await stock.figures(), busy=worker.running_handlers > 0)
+            # After the look: a queue that was seen empty has room for those that are left.
+            if not await letters.redrive() and is_over:
+                return
             await stock.end_delays()
             await asyncio.sleep(_POLL)
     finally:

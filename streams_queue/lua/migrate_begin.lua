@@ -25,7 +25,8 @@ if redis.call('HEXISTS', KEYS[3], 'id') == 0 then
   redis.call('HSET', KEYS[3], 'id', ARGV[1], 'queue', ARGV[2], 'asked', ARGV[3], 'producer', ARGV[1], 'sequence', 1,
     -- Where there was no record, whatever is on the way was in the list.
     'staged', 'waiting', 'waiting_found', waiting + staged, 'waiting_length', waiting, 'processing_found', processing, 'processing_length', processing,
-    'requeue_left', requeued, 'aside_left', aside)
+    'requeue_left', requeued, 'aside_left', aside,
+    'processing_list', KEYS[2], 'set_aside', KEYS[4], 'processing_set_aside', KEYS[5])
 end
 
 -- What the other scripts do after their first write must not be denied to this user: that would end them half-way.

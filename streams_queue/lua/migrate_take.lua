@@ -3,7 +3,8 @@
 -- have been sent, and goes out again under the same producer and sequence.
 -- KEYS: 1 list, 2 record, 3 staging list
 -- ARGV: 1 list's name in the record, 2 how many at most, 3 stop when they have so many bytes,
---       4 a producer id whose fate the other server cannot tell (empty: none), 5 the one to go on with in its place
+--       4 a producer id whose fate the other server cannot tell (empty: none), 5 the one to go on with in its place,
+--       6 the sequence that it cannot tell of: nothing is given up if another migration has settled that one meanwhile
 -- Returns: {status, producer, sequence, name in the record of the list that they are from, items, how many of the planned
 --       ones are left}; the oldest item first
 --       status: ok | lost (there is no record)
@@ -18,7 +19,8 @@ redis.call('LLEN', KEYS[3])
 -- A write that is not refused for memory, since what follows takes none.
 redis.call('HDEL', KEYS[2], 'no_such_field')
 local planned = part == 'processing' and tonumber(redis.call('HGET', KEYS[2], 'requeue_left')) or nil
-if ARGV[4] ~= '' and redis.call('HGET', KEYS[2], 'producer') == ARGV[4] then
+local sent = redis.call('HMGET', KEYS[2], 'producer', 'sequence')
+if ARGV[4] ~= '' and sent[1] == ARGV[4] and sent[2] == ARGV[6] then
   redis.call('HSET', KEYS[2], 'producer', ARGV[5], 'sequence', 1)
 end
 if redis.call('LLEN', KEYS[3]) == 0 then

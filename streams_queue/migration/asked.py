@@ -109,6 +109,12 @@ class Asked:
             if keys.count(key) > (2 if both else 1):
                 raise UsageError(f"The key {key} cannot be two things at once in a migration")
 
+    def check_beside(self, stream: str) -> None:
+        """Raise UsageError if one of the keys is among those of the queue with this stream, or like one of them."""
+        for key in (self.source, self.processing_list, self.set_aside_key, self.processing_set_aside_key):
+            if key == stream or key.startswith(f"{stream}:"):
+                raise UsageError(f"{key} is a key of the queue itself; name another one for the list")
+
 
 def parse_processing(text: str, processing_list: str) -> Processing:
     """Read `aside`, `requeue`, `newest:N`, `export[:FILE]` or `leave`. Raises UsageError for anything else.

@@ -18,7 +18,8 @@ class Report:
         processing: What became of the processing list.
         unfit: How many items were no events, by reason; they are set aside.
         finished: Whether everything that was asked for is done; False if it was stopped, or gave up waiting for room.
-        record_lost: Whether the server lost the record on the way: the figures begin after that.
+        record_lost: Whether the record was gone on the way (the server lost it, or another migration of the list has
+            ended): the figures begin after that.
         dry_run: Whether this is only what would be done.
     """
 

@@ -23,7 +23,7 @@ _MOVED = "."
 
 
 class RecordLostError(StateError):
-    """The server has lost the record of the migration, and with it perhaps what was in the list."""
+    """The record is gone: another migration has ended, or the server lost it, and perhaps what was in the list."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,17 +133,18 @@ class SourceCommands:
         status, aside, left = await self._run("migrate_aside", keys, (_ASIDE_ITEMS, CHUNK_BYTES))
         return _step((status, 0, aside, left))
 
-    async def take(self, part: Part, at_most: int, *, forsaken: str = "", producer: str = "") -> Chunk:
+    async def take(self, part: Part, at_most: int, *, forsaken: Chunk | None = None, producer: str = "") -> Chunk:
         """Take the next items for another server. Redis: 1 round trip, harmless to repeat.
 
         Args:
             part: Which list, if nothing is on the way.
             at_most: So many items, if nothing is on the way.
-            forsaken: A producer id whose fate the other server cannot tell.
-            producer: The one to go on with in its place.
+            forsaken: What was taken before, and whose fate the other server cannot tell; it is taken again.
+            producer: Under which to go on in its place.
         """
         keys = (self.list_of(part), self._asked.record_key, self._asked.staging_key)
-        args = (part, at_most, CHUNK_BYTES, forsaken, producer)
+        given_up = (forsaken.producer, producer, forsaken.sequence) if forsaken else ("", "", "")
+        args = (part, at_most, CHUNK_BYTES, *given_up)
         status, known, sequence, staged, items, left = await self._run("migrate_take", keys, args)
         _check_record(status)
         return Chunk(known.decode(), sequence, staged.decode(), items, left)

@@ -16,13 +16,21 @@ import time
 
 from streams_queue.config import Settings
 from streams_queue.errors import StateError, UsageError
+from streams_queue.keys import QueueKeys
 from streams_queue.migration.asked import Asked, ProcessingMode
 from streams_queue.migration.audience import Audience, Report
 from streams_queue.migration.commands import CHUNK_ITEMS, RecordLostError, SourceCommands, Step
 from streams_queue.migration.exporting import Export
 from streams_queue.migration.judging import Judge
 from streams_queue.migration.moving import BetweenServers, Mover, WithinServer
-from streams_queue.migration.persisting import Persistent, Way, WayToLists, WayToQueue, sleep_unless
+from streams_queue.migration.persisting import (
+    Persistent,
+    Way,
+    WayToLists,
+    WayToQueue,
+    endpoint_of_lists,
+    sleep_unless,
+)
 from streams_queue.migration.record import Part, Record
 from streams_queue.observer import Observers
 from streams_queue.redis_client import Link, endpoint_from_url
@@ -59,13 +67,14 @@ class Migration:
 
     Raises:
         ConfigError: A URL cannot be used.
-        UsageError: Two of the keys are the same.
+        UsageError: Two of the keys are the same, or one is the queue's.
     """
 
     def __init__(
         self, settings: Settings, asked: Asked, *, from_url: str | None = None, audience: Audience | None = None
     ) -> None:
         asked.check()
+        asked.check_beside(QueueKeys(settings.namespace, settings.name).stream)
         self.stop = asyncio.Event()
         self._settings = settings
         self._asked = asked
@@ -88,7 +97,7 @@ class Migration:
         if from_url is None:
             self._waiting_link, link, self._source_server = Link(endpoint), self._channel.producer, self._queue_server
         else:
-            elsewhere = endpoint_from_url(from_url, connect_timeout=settings.enqueue_timeout)
+            elsewhere = endpoint_of_lists(from_url, connect_timeout=settings.enqueue_timeout)
             to_lists = WayToLists(elsewhere)
             self._ways.append(to_lists)
             self._waiting_link, link = Link(elsewhere), to_lists.link
@@ -133,7 +142,7 @@ class Migration:
         Raises:
             BackendError: A server cannot be reached, or refuses; run it again to go on.
             StateError: The keys are not ours, or belong to another migration.
-            UsageError: It was begun with another --processing, or the file to export to is there already.
+            UsageError: It was begun with another --processing or other lists, or the file to export to is there.
         """
         try:
             await self._queue_server.do(self._channel.open)
@@ -162,8 +171,19 @@ class Migration:
                 f"A migration of {self._asked.source} has begun with --processing={record.asked} and is not finished; "
                 "go on with that"
             )
+        self._check_lists(record)
         self._audience.began(record.waiting, record.processing)
         return record
+
+    def _check_lists(self, record: Record) -> None:
+        asked = (self._asked.processing_list, self._asked.set_aside_key, self._asked.processing_set_aside_key)
+        if record.lists != asked:
+            processing_list, set_aside, processing_set_aside = record.lists
+            raise UsageError(
+                f"A migration of {self._asked.source} has begun with --processing-list={processing_list} "
+                f"--set-aside={set_aside} --processing-set-aside={processing_set_aside} and is not finished; "
+                "go on with those"
+            )
 
     async def _look(self, migration_id: str = "") -> Record:
         queue = self._channel.commands.keys.stream
@@ -182,7 +202,8 @@ class Migration:
                 self._record_lost = True
                 # What went wrong is said; a traceback has nothing to add.
                 logger.error(  # noqa: TRY400
-                    "The server lost the record of the migration of %s, and perhaps events in the list; beginning anew",
+                    "The record of the migration of %s is gone: another migration of it has ended, or the server has "
+                    "lost it, and perhaps events in the list; beginning anew",
                     self._asked.source,
                     extra={"list": self._asked.source},
                 )

@@ -5,6 +5,7 @@ See docs/decisions/0100-moving-in-chunks.md and 0102-between-two-servers.md.
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import logging
 import secrets
@@ -26,6 +27,8 @@ logger = logging.getLogger(__name__)
 
 # How long the queue's server knows a migration again that was interrupted.
 _KNOWN_FOR_MS = 30 * 24 * 3600 * 1000
+# And one that has ended.
+_KNOWN_AFTER_MS = 60 * 1000
 _LONGEST_LEVEL_WAIT = 1.0
 _REFUSALS = {"F": "full", "P": "paused"}
 
@@ -48,7 +51,7 @@ class Mover(Protocol):
         """
 
     async def forget(self, producer: str) -> None:
-        """Remove what the queue's server has to know the migration again, under this producer id."""
+        """Let go of what the queue's server has to know the migration again, under this producer id."""
 
 
 class WithinServer:
@@ -87,10 +90,14 @@ class WithinServer:
         items = await self._server.do(lambda: self._source.look(part, count=at_most)) if at_most else []
         if not items:
             return None
-        verdicts = self._judge.judge(items, f"{self._prefix}-{next(self._chunks):x}")
-        step = await self._server.do(lambda: self._source.move(part, self._keys, self._max_size, items, verdicts))
+        verdicts, step = await self._server.do(lambda: self._move(part, items))
         _tell(self._on_unfit, verdicts, step.aside)
         return step
+
+    async def _move(self, part: Part, items: list[bytes]) -> tuple[list[Verdict], Step]:
+        # Ids of its own for each attempt: after a lost reply the items that are found may be others that are equal.
+        verdicts = self._judge.judge(items, f"{self._prefix}-{next(self._chunks):x}")
+        return verdicts, await self._source.move(part, self._keys, self._max_size, items, verdicts)
 
     async def forget(self, producer: str) -> None:
         """There is nothing but the record."""
@@ -137,7 +144,7 @@ class BetweenServers:
         chunk = await self._source_server.do(lambda: self._source.take(part, at_most))
         if not chunk.items:
             return None
-        verdicts = self._judge.judge(chunk.items, f"{chunk.producer}-{chunk.sequence:x}")
+        verdicts = self._judge.judge(chunk.items, f"{chunk.producer}-{chunk.sequence:x}-{_digest(chunk.items)}")
         events = [verdict for verdict in verdicts if isinstance(verdict, NewEvent)]
         words = await self._send(chunk, events) if events else []
         if words is None:
@@ -188,24 +195,43 @@ class BetweenServers:
         self._acknowledged = (chunk.producer, chunk.sequence)
 
     async def _send_as_another(self, chunk: Chunk) -> Step:
-        """Give up the producer id; the same items go out again under a new one."""
-        logger.error(
-            "It cannot be told whether %d events of the migration had reached the queue (the server of the lists has "
-            "gone back in time, or the queue was configured anew); they go out again, and may be there twice",
-            len(chunk.items),
-            extra={"events": len(chunk.items)},
-        )
+        """Give up the producer id; the same items go out again under a new one.
+
+        Unless another migration of the list has settled them: then there is nothing to be told.
+        """
         producer = secrets.token_hex(8)
-        await self._source_server.do(
-            lambda: self._source.take(chunk.part, 0, forsaken=chunk.producer, producer=producer)
+        again = await self._source_server.do(
+            lambda: self._source.take(chunk.part, 0, forsaken=chunk, producer=producer)
         )
+        if again.producer == producer:
+            logger.error(
+                "It cannot be told whether %d events of the migration had reached the queue (the server of the lists "
+                "has gone back in time, or the queue was configured anew); they go out again, and may be there twice",
+                len(chunk.items),
+                extra={"events": len(chunk.items)},
+            )
         return Step("changed", 0, 0, chunk.planned_left)
 
     async def forget(self, producer: str) -> None:
-        """Delete what the queue's server knows of the producer. Redis: 1 round trip."""
+        """Let the queue's server forget the producer soon. Redis: 1 round trip.
+
+        Not at once: another migration of the list may just be sending the last chunk once more.
+        """
         commands, link = self._channel.commands, self._channel.producer
-        delete = ("DEL", commands.keys.producer(producer))
-        await self._queue_server.do(lambda: link.call(delete, timeout=commands.timeout))
+        expire = ("PEXPIRE", commands.keys.producer(producer), _KNOWN_AFTER_MS)
+        await self._queue_server.do(lambda: link.call(expire, timeout=commands.timeout))
+
+
+def _digest(items: Sequence[bytes]) -> str:
+    """Return what tells a chunk from another one that a source which went back in time sends under the same sequence.
+
+    The queue's server compares the first event's id: it must not take new items for those that it knows.
+    """
+    digest = hashlib.blake2b(digest_size=8)
+    for item in items:
+        digest.update(b"%d:" % len(item))
+        digest.update(item)
+    return digest.hexdigest()
 
 
 def _outcome(verdicts: Sequence[Verdict], words: Sequence[str]) -> tuple[list[Unfit | None], str]:

@@ -7,14 +7,22 @@ import contextlib
 from collections.abc import Awaitable, Callable
 from typing import Protocol, TypeVar
 
-from streams_queue.errors import BackendError
-from streams_queue.redis_client import Endpoint, Link, passes
+from streams_queue.errors import BackendError, ConfigError
+from streams_queue.redis_client import Endpoint, Link, endpoint_from_url, passes
 from streams_queue.redis_queue.channel import Channel
 from streams_queue.redis_queue.outage import Backoff, Outage
 
 T = TypeVar("T")
 
 _LONGEST_WAIT = 0.25
+
+
+def endpoint_of_lists(from_url: str, *, connect_timeout: float) -> Endpoint:
+    """Return the server that has the lists. Raises ConfigError, which names the option and not the URL."""
+    try:
+        return endpoint_from_url(from_url, connect_timeout=connect_timeout)
+    except ConfigError as error:
+        raise ConfigError(each.replace("queue.redis_url", "--from-url", 1) for each in error.problems) from None
 
 
 class Way(Protocol):

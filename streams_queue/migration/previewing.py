@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections import Counter
 
 from streams_queue.config import Settings
+from streams_queue.keys import QueueKeys
 from streams_queue.migration.asked import ALL, Asked
 from streams_queue.migration.audience import Audience, Report
 from streams_queue.migration.commands import CHUNK_ITEMS, SourceCommands
 from streams_queue.migration.judging import Judge
+from streams_queue.migration.persisting import endpoint_of_lists
 from streams_queue.migration.record import Part, Tally
 from streams_queue.redis_client import Link, endpoint_from_url
 
@@ -23,13 +25,18 @@ async def preview(
     Raises:
         BackendError: The server cannot be reached, or refuses.
         ConfigError: A URL cannot be used.
-        UsageError: Two of the keys are the same.
+        UsageError: Two of the keys are the same, or one is the queue's.
     """
     asked.check()
-    endpoint = endpoint_from_url(from_url or settings.redis_url or "", connect_timeout=settings.enqueue_timeout)
+    asked.check_beside(QueueKeys(settings.namespace, settings.name).stream)
+    timeout = settings.enqueue_timeout
+    if from_url is None:
+        endpoint = endpoint_from_url(settings.redis_url or "", connect_timeout=timeout)
+    else:
+        endpoint = endpoint_of_lists(from_url, connect_timeout=timeout)
     link = Link(endpoint)
     try:
-        source = SourceCommands(link, asked, timeout=settings.enqueue_timeout)
+        source = SourceCommands(link, asked, timeout=timeout)
         return await _Preview(source, Judge(settings), asked, audience or Audience()).report()
     finally:
         await link.close()

@@ -43,6 +43,7 @@ class Record:
         id: Of the migration.
         queue: The stream that it goes to.
         asked: What was asked for the processing list when it began.
+        lists: The processing list, and where each of the two lists has what is set aside.
         producer: Under which another server knows the batches.
         waiting: What became of the list.
         processing: What became of the processing list.
@@ -55,6 +56,7 @@ class Record:
     id: str
     queue: str
     asked: str
+    lists: tuple[str, str, str]
     producer: str
     waiting: Tally
     processing: Tally
@@ -79,6 +81,7 @@ def read_record(reply: Sequence[Any]) -> Record:
         id=fields["id"],
         queue=fields["queue"],
         asked=fields["asked"],
+        lists=(fields["processing_list"], fields["set_aside"], fields["processing_set_aside"]),
         producer=fields["producer"],
         waiting=_tally(fields, "waiting", waiting, on_the_way.get("waiting", 0)),
         processing=_tally(fields, "processing", processing, on_the_way.get("processing", 0)),

@@ -566,6 +566,20 @@ def test_what_a_handler_does_not_want_is_left(stored: CommandedQueue, in_folder:
     assert (done["rejected"], done["died"], done["left"]["dead"]) == (1, 1, 1)
 
 
+def test_more_dead_letters_than_the_queue_has_room_for_all_get_another_run(
+    make_stored: MakeStored, in_folder: str
+) -> None:
+    """Each once: those that die of it again are not given a third one."""
+    stored = make_stored(lease=0.5, max_size=10)
+    arguments = ("drain", "--to", "asyncio-handler", f"{in_folder}:handle", "--wait", "0.5")
+    for begin in (0, 10, 20):
+        stored.put(*({"n": begin + n, "bad": True} for n in range(10)))
+        assert stored.json(*arguments, exit_code=1)["died"] == 10
+    done = stored.json(*arguments, "--dead", exit_code=1)
+    assert (done["rejected"], done["died"], done["left"]["dead"]) == (30, 30, 30)
+    assert sorted(event["n"] for event in journal()) == sorted([*range(30)] * 2)
+
+
 def test_producers_may_go_on_while_a_handler_works(stored: CommandedQueue, in_folder: str) -> None:
     """The command ends all the same; whatever was accepted was handled, or is left."""
     accepted: list[int] = []

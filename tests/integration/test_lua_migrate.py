@@ -27,7 +27,7 @@ ITEM = b'{"n": 1}'
 MOVE_KEYS = (LIST, RECORD, ASIDE, QUEUE.stream, QUEUE.delayed, QUEUE.stats)
 MOVE = ("migrate_move", MOVE_KEYS, ("waiting", 10, ITEM, "", "id", "{}", "", b"x", "undecodable", "", "", ""))
 SET_ASIDE = ("migrate_aside", (PROCESSING, RECORD, PROCESSING_ASIDE), (10, 1000))
-TAKE = ("migrate_take", (LIST, RECORD, STAGING), ("waiting", 10, 1000, "", ""))
+TAKE = ("migrate_take", (LIST, RECORD, STAGING), ("waiting", 10, 1000, "", "", ""))
 SETTLE = ("migrate_settle", (STAGING, RECORD, ASIDE), ("first", 1, ".", "undecodable"))
 Call = tuple[str, Sequence[str], Sequence[Any]]
 
@@ -151,7 +151,8 @@ def test_a_chunk_is_settled_once(server: Server) -> None:
 def test_a_producer_is_given_up_once(server: Server) -> None:
     """Who comes late with the old one changes nothing."""
     server.run(*TAKE)
-    give_up = ("waiting", 0, 1000, "first", "second")
+    assert server.run("migrate_take", TAKE[1], ("waiting", 0, 1000, "first", "second", 7))[1:3] == [b"first", 1]
+    give_up = ("waiting", 0, 1000, "first", "second", 1)
     assert server.run("migrate_take", TAKE[1], give_up)[1:3] == [b"second", 1]
     server.client.hset(RECORD, "sequence", 5)
     assert server.run("migrate_take", TAKE[1], give_up)[1:3] == [b"second", 5]

@@ -123,6 +123,27 @@ def test_options_that_cannot_be_used(make_command: Callable[..., Command], optio
     assert (result.exit_code, len(result.stderr.splitlines()), result.stdout) == (2, 1, "")
 
 
+@pytest.mark.parametrize("more", [(), ("--dry-run",)])
+def test_a_url_that_cannot_be_used_is_told_by_its_option(
+    make_command: Callable[..., Command], more: tuple[str, ...]
+) -> None:
+    """And not by the setting, which is right; its password is not told."""
+    result = make_command()("--from-url", "http://user:hidden@nowhere", *more)
+    assert (result.exit_code, result.stderr[:24]) == (2, "streams-queue: --from-ur")
+    assert "hidden" not in result.stderr
+
+
+@pytest.mark.parametrize("more", [(), ("--dry-run",)])
+def test_what_is_set_aside_does_not_become_a_key_of_the_queue(
+    make_command: Callable[..., Command], sync: redis.Redis, keys: Keys, namespace: str, more: tuple[str, ...]
+) -> None:
+    """A list there would break the queue."""
+    sync.lpush(f"{namespace}:events", b"placeholder")
+    result = make_command()("--set-aside", keys.delayed, *more)
+    assert (result.exit_code, sync.exists(keys.delayed)) == (2, 0)
+    assert f"{keys.delayed} is a key of the queue itself" in result.stderr
+
+
 def test_a_configuration_without_a_server(make_command: Callable[..., Command]) -> None:
     """An asyncio queue dies with its process; exit code 2."""
     result = make_command(type="asyncio", redis_url=None)()

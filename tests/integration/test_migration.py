@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import itertools
 import json
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
@@ -15,8 +16,9 @@ import pytest
 import redis.asyncio
 
 from streams_queue.config import load_config
-from streams_queue.errors import BackendRejected, StateError, UsageError
+from streams_queue.errors import BackendRejected, BackendUnavailable, StateError, UsageError
 from streams_queue.migration import Asked, Audience, Migration, Report, Tally, Unfit, preview
+from streams_queue.migration.commands import SourceCommands, Step
 from tests.conftest import MakeClient, MakeConfig, MakeQueue, ProxyTo, StartServer
 from tests.support.builders import Keys, event
 from tests.support.plan_lists import PlanLists, as_pushed, migrate, payloads, pushed
@@ -480,6 +482,27 @@ async def test_a_source_that_went_back_in_time_is_told_and_loses_nothing(
     assert (report.finished, report.adds_up, report.waiting.moved) == (True, True, 30)
 
 
+async def test_a_source_that_went_back_by_one_chunk_does_not_pass_off_what_is_new(
+    elsewhere: Place, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It lost its last second: the next item gets a number under which the queue knows another one, and goes in."""
+    record = f"{elsewhere.lists.source}:migration"
+    migration = elsewhere.migration(elsewhere.lists.asked(follow=True))
+    running = asyncio.create_task(migration.run())
+    await wait_until(lambda: elsewhere.lists.raw.exists(record))
+    before = await elsewhere.lists.raw.dump(record)
+    await elsewhere.lists.push(pushed(range(1)))
+    await wait_until(lambda: _holds(elsewhere.queue, elsewhere.stream, 1))
+    await wait_until(lambda: _is_settled(elsewhere.lists))
+    await elsewhere.lists.raw.restore(record, 0, before, replace=True)
+    await elsewhere.lists.push(pushed(range(1, 2)))
+    await wait_until(lambda: _holds(elsewhere.queue, elsewhere.stream, 2))
+    migration.stop.set()
+    await running
+    assert await elsewhere.payloads() == pushed(range(2))
+    assert [each.getMessage()[:40] for each in caplog.records] == ["It cannot be told whether 1 events of th"]
+
+
 async def test_a_queue_whose_server_forgot_is_told(elsewhere: Place, caplog: pytest.LogCaptureFixture) -> None:
     """What had left the list and was not processed is lost; what comes goes on."""
     migration = elsewhere.migration(elsewhere.lists.asked(follow=True))
@@ -551,6 +574,56 @@ async def test_an_unfinished_migration_goes_nowhere_else(here: Place) -> None:
         await here.migrate("requeue")
 
 
+@pytest.mark.parametrize("other", ["processing_list", "set_aside", "processing_set_aside"])
+async def test_an_unfinished_migration_keeps_to_its_lists(here: Place, other: str) -> None:
+    """What was planned for one processing list is not done to another, and what is set aside stays in one place."""
+    await here.lists.push(pushed(range(30)))
+    await here.lists.take(20)
+    await here.migration(here.lists.asked("newest:15", wait_for_room=0.0), max_size=2).run()
+    name = f"{here.lists.namespace}:elsewhere"
+    await here.lists.raw.lpush(name, *pushed(range(100, 120)))
+    asked = dataclasses.replace(here.lists.asked("newest:15"), **{other: name})
+    with pytest.raises(UsageError, match=rf"has begun with .*{here.lists.namespace}:processing"):
+        await here.migration(asked).run()
+    assert await here.lists.raw.llen(name) == 20
+    assert (await here.migrate("newest:15")).processing == Tally(found=20, moved=15, set_aside=5)
+
+
+async def test_a_migration_beside_a_bridge_does_no_harm(place: Place, caplog: pytest.LogCaptureFixture) -> None:
+    """It ends and its record goes; the bridge goes on, and says that this may be the reason."""
+    bridge = place.migration(place.lists.asked("leave", follow=True))
+    running = asyncio.create_task(bridge.run())
+    await wait_until(lambda: place.lists.raw.exists(f"{place.lists.source}:migration"))
+    await place.migrate("leave")
+    await place.lists.push(pushed(range(5)))
+    await wait_until(lambda: _holds(place.queue, place.stream, 5))
+    bridge.stop.set()
+    report = await running
+    assert (report.record_lost, report.finished, report.waiting.moved) == (True, True, 5)
+    assert "another migration of it has ended, or" in caplog.text
+
+
+async def test_two_migrations_at_once_move_each_event_once(
+    place: Place, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Also if one of them falls behind, between taking a chunk and sending it."""
+    look, take, calls = SourceCommands.look, SourceCommands.take, itertools.count()
+
+    async def linger(done: Awaitable[Any]) -> Any:
+        reply = await done
+        # Each in its own rhythm, so that now the one is ahead and now the other.
+        await asyncio.sleep(0.003 * (next(calls) % 5))
+        return reply
+
+    monkeypatch.setattr(SourceCommands, "look", lambda *args, **options: linger(look(*args, **options)))
+    monkeypatch.setattr(SourceCommands, "take", lambda *args, **options: linger(take(*args, **options)))
+    items = pushed(range(3000))
+    await place.lists.push(items)
+    await asyncio.gather(place.migrate(), place.migrate())
+    assert sorted(await place.payloads()) == sorted(items)
+    assert not any("may be there twice" in each.getMessage() for each in caplog.records)
+
+
 async def test_no_memory_left_is_waited_for(
     start_server: StartServer, make_config: MakeConfig, make_client: MakeClient, keys: Keys, namespace: str
 ) -> None:
@@ -566,6 +639,27 @@ async def test_no_memory_left_is_waited_for(
     await lists.raw.config_set("maxmemory", "0")
     assert (await running).waiting == Tally(found=150, moved=150)
     assert await payloads(lists.raw, keys.stream) == pushed(range(150))
+
+
+async def test_equal_items_are_different_events_also_after_a_lost_reply(
+    here: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The script that is sent again finds the next ones where it had seen the first; each gets an id of its own."""
+    move, lost = SourceCommands.move, []
+
+    async def move_and_lose_the_first_reply(*args: Any) -> Step:
+        step = await move(*args)
+        if not lost:
+            lost.append(step)
+            raise BackendUnavailable("the reply is lost")
+        return step
+
+    monkeypatch.setattr(SourceCommands, "move", move_and_lose_the_first_reply)
+    await here.lists.push(pushed([1]) * 250)
+    report = await here.migrate()
+    entries = await here.queue.xrange(here.stream)
+    assert (len(entries), len({fields[b"id"] for _, fields in entries})) == (250, 250)
+    assert report.waiting == Tally(found=250, moved=250)
 
 
 async def test_connections_that_break_again_and_again_make_no_difference(place: Place, proxy_to: ProxyTo) -> None:

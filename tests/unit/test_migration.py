@@ -139,6 +139,9 @@ def test_the_record_tells_what_others_did_since_a_script_looked() -> None:
         "producer": "p",
         "sequence": "4",
         "staged": "processing",
+        "processing_list": "l",
+        "set_aside": "a",
+        "processing_set_aside": "b",
         "requeue_left": "1",
         "aside_left": "2",
         "unfit_placeholder": "5",
@@ -157,6 +160,7 @@ def test_the_record_tells_what_others_did_since_a_script_looked() -> None:
     assert record.processing == Tally(found=9, set_aside=4, on_the_way=2, left=3)
     assert (record.requeue_left, record.aside_left, record.on_the_way, record.exported) == (1, 2, 2, False)
     assert dict(record.unfit) == {"placeholder": 5, "too_large": 1}
+    assert record.lists == ("l", "a", "b")
 
 
 def test_a_tally_that_does_not_add_up_says_so() -> None:
