@@ -19,6 +19,7 @@ from typer.testing import CliRunner, Result
 
 from streams_queue import Queue, QueueFactory
 from streams_queue.cli.app import app
+from tests.conftest import StartServer
 from tests.support.builders import redis_config
 from tests.support.waiting import wait_until_sync
 
@@ -320,11 +321,10 @@ def test_pause_without_a_server_says_so(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def rollout(tmp_path: Path, redis_url: str) -> Command:
-    """The command on two queues of this test's own, half of the repositories in each."""
+def rollout(tmp_path: Path, start_server: StartServer) -> Command:
+    """The command on two queues, half of the repositories in each, on a server of their own, which may be examined."""
     sides = {"percentage": 50, "old": {}, "new": {"name": "new"}}
-    namespace = f"cli{uuid.uuid4().hex[:10]}"
-    return Command(tmp_path, redis_config(redis_url, namespace=namespace, type="rollout", rollout=sides))
+    return Command(tmp_path, redis_config(start_server().url, type="rollout", rollout=sides))
 
 
 def test_commands_see_both_queues_of_a_rollout(rollout: Command) -> None:
@@ -351,11 +351,12 @@ def test_a_command_about_one_queue_of_a_rollout_wants_to_know_which(rollout: Com
     assert rollout("doctor", "--side", "newest").exit_code == 2
 
 
-def test_of_an_asyncio_queue_and_another_one_commands_see_the_other_one(tmp_path: Path, redis_url: str) -> None:
+def test_of_an_asyncio_queue_and_another_one_commands_see_the_other_one(
+    tmp_path: Path, start_server: StartServer
+) -> None:
     """Nobody has to say which."""
     sides = {"percentage": 0, "old": {"type": "asyncio"}, "new": {}}
-    namespace = f"cli{uuid.uuid4().hex[:10]}"
-    command = Command(tmp_path, redis_config(redis_url, namespace=namespace, type="rollout", rollout=sides))
+    command = Command(tmp_path, redis_config(start_server().url, type="rollout", rollout=sides))
     assert command.json("enqueue", text=lines({"n": 1}))["accepted"] == 1
     assert command.json("stats")["waiting"] == 1
     assert command.json("doctor")["reachable"] is True
