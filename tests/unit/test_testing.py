@@ -82,19 +82,20 @@ async def test_a_retry_that_begins_while_drain_looks_is_waited_for(
         await asyncio.wait_for(runs_again.wait(), 5)
         return await look(count)
 
-    async def fail_once(_: Any) -> None:
-        if not failed:
-            failed.append(True)
+    async def fail_twice(_: Any) -> None:
+        failed.append(True)
+        if len(failed) == 2:
+            runs_again.set()
+            await asyncio.sleep(0.1)
+        if len(failed) < 3:
             raise LookupError
-        runs_again.set()
-        await asyncio.sleep(0.1)
 
     failed: list[bool] = []
     runs_again = asyncio.Event()
     monkeypatch.setattr(queue, "peek", look_late)
     await queue.enqueue(event(0))
     await queue.enqueue(event(1), delay=3600)
-    drained = await drain(queue, fail_once)
+    drained = await drain(queue, fail_twice)
     assert (drained.handled, [left.payload for left in drained.later]) == ([event(0)], [event(1)])
 
 
