@@ -158,7 +158,7 @@ class RolloutSettings:
     old: Settings
     new: Settings
     percentage: float
-    key: tuple[str, ...] = ("repository.full_name", "repo")
+    key: tuple[str, ...] = ("repository.full_name", "repo", "payload.repository.full_name")
 
 
 MEMORY_REQUIRES = ("max_size", "timeout")

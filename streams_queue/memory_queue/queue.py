@@ -116,10 +116,13 @@ class EventQueue:
         checked = check_headers(headers)
         meta = Meta(headers=checked) if checked else PLAIN_META
         deadline = self._clock.monotonic() + self._patience()
-        return [
+        receipts = [
             await self._add(data, event_id, seconds, meta, deadline)
             for data, event_id in zip(encoded, ids, strict=True)
         ]
+        if not all(receipt.held for receipt in receipts):
+            await asyncio.sleep(0)
+        return receipts
 
     def _patience(self) -> float:
         return self.timeout if self.settings.overflow == "block" else 0.0
@@ -183,11 +186,12 @@ class EventQueue:
             if deliveries:
                 return deliveries
             if left <= 0:
-                # Give way, or a loop that polls with timeout=0 would stop the event loop.
+                # Give way here and where the queue refuses, or a loop that calls again would stop the event loop.
                 await asyncio.sleep(0)
                 return []
             await self._arrivals.wait(left if self._delivery_paused else min(left, self._seconds_to_look_again()))
         self._warn_once()
+        await asyncio.sleep(0)
         return []
 
     def _seconds_to_look_again(self) -> float:

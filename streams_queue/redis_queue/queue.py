@@ -184,7 +184,7 @@ class RedisEventQueue:
 
     async def _put(self, events: Sequence[NewEvent]) -> list[Receipt]:
         if self._closed:
-            self._warn_closed()
+            await self._refuse()
             return [Receipt(ReceiptStatus.CLOSED, event.event_id) for event in events]
         if self.settings.overflow == "block":
             receipts = await self._put_patiently(events)
@@ -304,7 +304,7 @@ class RedisEventQueue:
 
     async def _take(self, max_events: int, timeout: float | None, max_bytes: float = math.inf) -> list[Delivery]:
         if self._closed:
-            self._warn_closed()
+            await self._refuse()
             return []
         seconds = self.timeout if timeout is None else timeout
         if math.isnan(seconds):
@@ -587,7 +587,9 @@ class RedisEventQueue:
             self._settler.finish_current_task()
         await self.cleanup()
 
-    def _warn_closed(self) -> None:
+    async def _refuse(self) -> None:
+        """Say once that the queue is closed, and give way: a loop that calls it all the same would stop all others."""
+        await asyncio.sleep(0)
         if not self._warned:
             self._warned = True
             logger.warning("The queue is closed: it takes no events and hands out none")

@@ -261,6 +261,8 @@ class ResilientQueue(TwoQueues):
             found = await self._unless_local(self._redis.receive(max_events, left, max_bytes=max_bytes))
             if found is not None:
                 return found
+        # Give way: a loop that goes on after cleanup would stop the event loop.
+        await asyncio.sleep(0)
         return []
 
     async def _unless_local(self, waits_for_redis: Coroutine[Any, Any, T]) -> T | None:

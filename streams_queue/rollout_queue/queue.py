@@ -174,7 +174,7 @@ class RolloutQueue(TwoQueues):
 
     async def _put(self, new: NewEvents) -> list[Receipt]:
         if not self._running:
-            self._warn_closed()
+            await self._refuse()
             return [Receipt(ReceiptStatus.CLOSED, event_id or "") for event_id in new.event_ids]
         to_new = [self._route.goes_to_new(*event) for event in zip(new.payloads, new.event_ids, strict=True)]
         parts = [[at for at, goes in enumerate(to_new) if goes is side] for side in (False, True)]
@@ -262,7 +262,7 @@ class RolloutQueue(TwoQueues):
             await self._turns.wait(left, max_events)
             if not left:
                 return await self._take(max_events, max_bytes)
-        self._warn_closed()
+        await self._refuse()
         return []
 
     async def _take(self, max_events: int, max_bytes: float) -> list[Delivery]:
@@ -353,7 +353,9 @@ class RolloutQueue(TwoQueues):
             self._turns.close()
         await self._both(lambda queue: queue.cleanup())
 
-    def _warn_closed(self) -> None:
+    async def _refuse(self) -> None:
+        """Say once that the queue is closed, and give way: a loop that calls it all the same would stop all others."""
+        await asyncio.sleep(0)
         if not self._warned:
             self._warned = True
             logger.warning("The queue is closed: it takes no events and hands out none")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import contextlib
 import math
 import os
+import sys
 import threading
 import weakref
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
@@ -14,7 +16,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from streams_queue.config import FACTORY_REQUIRES, Settings, load_config
-from streams_queue.errors import UsageError
+from streams_queue.errors import BackendError, QueueClosed, UsageError
 from streams_queue.factory import QueueFactory
 from streams_queue.messages import DeadLetter, Delivery, QueueStats, Receipt, WaitingEvent
 from streams_queue.observer import Observer
@@ -163,10 +165,16 @@ class SyncQueue:
         return None if delivery is None else delivery.payload
 
     def task_done(self) -> None:
-        """Acknowledge what the calling thread took with `dequeue`, without taking more: before the thread ends."""
-        runtime = self._running() if self._runtime is not None else None
+        """Acknowledge what the calling thread took with `dequeue`, without taking more: before the thread ends.
+
+        Returns when the server knows. While it cannot be reached, after enqueue_timeout: it is told later.
+        """
+        self._finish(_done_and_told)
+
+    def _finish(self, carry_out: Callable[[Runtime, Hands, Queue], Awaitable[None]]) -> None:
+        runtime = None if self._runtime is None or sys.is_finalizing() else self._running()
         if runtime is not None:
-            self._wait(runtime, Call(partial(_done, runtime, runtime.hands()), None))
+            self._wait(runtime, Call(partial(carry_out, runtime, runtime.hands()), None))
 
     def receive(
         self, max_events: int = 1, timeout: float | None = None, *, max_bytes: float = math.inf
@@ -294,6 +302,8 @@ class SyncQueue:
 
         Deletes no event. Threads that wait in `dequeue` get None.
         """
+        if sys.is_finalizing():
+            return  # That was done at the end of the interpreter, and whoever could do it has gone.
         _refuse_to_block_a_loop()
         with self._turn:
             self._closed, runtime = True, self._runtime
@@ -312,7 +322,7 @@ class SyncQueue:
     ) -> None:
         """Leave: acknowledge what the leaving thread took if it leaves normally, then `cleanup`."""
         if exc_type is None:
-            self.task_done()
+            self._finish(_done)
         self.cleanup()
 
     # --- how a call is made ---
@@ -343,10 +353,16 @@ class SyncQueue:
         return call.result()
 
     def _running(self) -> Runtime | None:
-        """Return what carries out calls, started if need be; None after cleanup."""
+        """Return what carries out calls, started if need be; None after cleanup.
+
+        Raises:
+            QueueClosed: The interpreter takes itself apart: no thread but this one runs any more.
+        """
         _refuse_to_block_a_loop()
         if self._closed:
             return None
+        if sys.is_finalizing():
+            raise QueueClosed("the queue was closed at the end of the interpreter")
         return self._runtime or self._start()
 
     def _start(self) -> Runtime | None:
@@ -406,6 +422,12 @@ async def _done(runtime: Runtime, hands: Hands, _: Queue) -> None:
 async def _closed(queue: Queue, function: Callable[[Queue], Awaitable[T]]) -> T:
     await queue.cleanup()
     return await function(queue)
+
+
+async def _done_and_told(runtime: Runtime, hands: Hands, queue: Queue) -> None:
+    runtime.settle(hands)
+    with contextlib.suppress(BackendError):
+        await queue.flush()
 
 
 async def _set(name: str, value: float, queue: Queue) -> None:

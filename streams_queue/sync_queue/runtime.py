@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import sys
 import threading
 import weakref
 from collections.abc import Callable, Sequence
@@ -97,8 +98,10 @@ class Runtime:
 
     def end_soon(self) -> None:
         """Do as `end` does, without waiting."""
+        if not self._has_thread():
+            return
         with self._turn:
-            if not self._is_ending and os.getpid() == self._pid:
+            if not self._is_ending:
                 # In this order: who is interrupted between the two has begun the end all the same.
                 self._loop.call_soon_threadsafe(self._end_requested.set)
                 self._is_ending = True
@@ -116,12 +119,17 @@ class Runtime:
             self._post(self._give_back_all, hands)
 
     def _post(self, callback: Callable[..., None], *args: Any) -> None:
-        # A forked child drops the threads of its parent, and with them their marks: their events are the parent's.
-        if os.getpid() != self._pid:
+        if not self._has_thread():
             return
         with self._turn:
             if not self._is_ending:
                 self._loop.call_soon_threadsafe(callback, *args)
+
+    def _has_thread(self) -> bool:
+        """Whether the loop's thread is here to do anything, and to give a lock back that it holds."""
+        # A forked child drops the threads of its parent, and with them their marks: their events are the parent's.
+        # An interpreter that takes itself apart lets no other thread run.
+        return os.getpid() == self._pid and not sys.is_finalizing()
 
     # --- on the loop ---
 

@@ -6,7 +6,7 @@ import asyncio
 import datetime
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
@@ -352,6 +352,31 @@ async def test_after_cleanup_the_queue_takes_and_gives_nothing(queue: Queue, cap
     (receipt,) = await queue.enqueue_many([event(2)])
     assert receipt.status is ReceiptStatus.CLOSED
     assert len([record for record in caplog.records if "closed" in record.getMessage()]) == 1
+
+
+@pytest.mark.parametrize("verb", ["dequeue", "receive", "enqueue", "enqueue_many"])
+async def test_a_loop_that_goes_on_after_cleanup_does_not_stop_the_event_loop(queue: Queue, verb: str) -> None:
+    """`while running: await queue.dequeue()` ends when another task says so, though nothing is waited for any more."""
+    await queue.cleanup()
+    assert await _lets_others_run(
+        lambda: getattr(queue, verb)(*{"enqueue": [{}], "enqueue_many": [[{}]]}.get(verb, []))
+    )
+
+
+async def test_a_loop_that_tries_a_full_queue_does_not_stop_the_event_loop(make_queue: MakeQueue) -> None:
+    """Whoever is to make room gets a turn."""
+    queue = make_queue(max_size=0)
+    assert await _lets_others_run(lambda: queue.enqueue(event(1)))
+
+
+async def _lets_others_run(call: Callable[[], Awaitable[Any]]) -> bool:
+    stopped = asyncio.Event()
+    asyncio.get_running_loop().call_soon(stopped.set)
+    for _ in range(10):
+        await call()
+        if stopped.is_set():
+            return True
+    return False
 
 
 async def test_cleanup_wakes_who_waits(queue: Queue) -> None:

@@ -246,6 +246,24 @@ def test_without_a_server_it_works_through_them_itself(make_example: MakeExample
     assert "Application shutdown complete" in receiver.log
 
 
+def test_in_a_rollout_it_works_through_the_queue_that_lives_in_it(
+    make_example: MakeExample, start_server: StartServer, tmp_path: Path
+) -> None:
+    """A worker in a process of its own would never see what the receiver holds in memory."""
+    config = tmp_path / "rollout.yaml"
+    config.write_text(
+        "queue: {type: rollout, redis_url: '${REDIS_URL}', max_size: 100, timeout: 5, retry_policy: {},"
+        " rollout: {percentage: 50, old: {type: asyncio}, new: {type: redis}}}"
+    )
+    example = make_example(start_server().url, config)
+    receiver = example.start_receiver()
+    example.start_worker()
+    repositories = [f"octocat/{number}" for number in range(10)]
+    for name in repositories:
+        assert post(receiver, {"repository": {"full_name": name}}, X_GitHub_Delivery=name)[0] == 202
+    until_effects(example, set(repositories))
+
+
 # --- rollback --------------------------------------------------------------------------------------------------------
 
 

@@ -732,7 +732,7 @@ def test_the_example_of_a_rollout_loads() -> None:
     settings = load_config(ROLLOUT_EXAMPLE, environ={}, require=FACTORY_REQUIRES)
     assert settings.rollout is not None
     assert (settings.type, settings.rollout.percentage) == ("rollout", 1)
-    assert settings.rollout.key == ("repository.full_name", "repo")
+    assert settings.rollout.key == ("repository.full_name", "repo", "payload.repository.full_name")
     assert (settings.rollout.old.type, settings.rollout.new.type) == ("asyncio", "redis")
 
 

@@ -11,9 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from streams_queue.config import load_config
 from streams_queue.rollout_queue.routing import Route, key_of, position
+from tests.support.builders import queue_config
 
-PATHS = ("repository.full_name", "repo")
+PATHS = ("repository.full_name", "repo", "payload.repository.full_name")
 
 
 def route(percentage: float) -> Route:
@@ -77,6 +79,15 @@ class Payload:
 def test_the_first_path_that_leads_to_a_text_or_number_is_the_key(payload: Any, key: str | None) -> None:
     """GitHub's own events have repository.full_name, GitBridge's have repo."""
     assert key_of(payload, PATHS) == key
+
+
+def test_a_webhook_in_the_form_of_the_example_receiver_goes_by_its_repository() -> None:
+    """Its body is under `payload`. By their ids a repository's events would be in both queues, out of order."""
+    shares = {"percentage": 50, "old": {"type": "asyncio"}, "new": {}}
+    settings = load_config(queue_config(type="rollout", redis_url="redis://localhost", rollout=shares), environ={})
+    assert settings.rollout is not None
+    webhook = {"event_type": "push", "payload": {"repository": {"full_name": "octocat/Hello-World"}}}
+    assert key_of(webhook, settings.rollout.key) == "octocat/Hello-World"
 
 
 def test_an_event_without_a_key_goes_by_its_id_and_without_that_only_at_the_end() -> None:

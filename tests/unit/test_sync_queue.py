@@ -7,6 +7,8 @@ import contextlib
 import contextvars
 import gc
 import math
+import subprocess
+import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator
@@ -286,3 +288,27 @@ def test_what_a_thread_has_set_in_its_context_is_there_on_the_loop(queue: SyncQu
         return variable.get()
 
     assert queue.run(look) == "mine"
+
+
+@pytest.mark.parametrize("call", ["cleanup()", "enqueue({})", "dequeue()", "__exit__(None, None, None)"])
+def test_an_object_that_dies_with_the_interpreter_may_still_call_the_queue(call: str) -> None:
+    """Its __del__ runs when the thread of the loop does not any more: nothing waits for that one."""
+    program = f"""if True:
+        from streams_queue import SyncQueue
+
+        class Service:
+            def __init__(self):
+                self.queue = SyncQueue({memory_config()!r})
+                self.queue.enqueue({{}})
+
+            def __del__(self):
+                try:
+                    self.queue.{call}
+                    print("done", flush=True)
+                except Exception as error:
+                    print(type(error).__name__, flush=True)
+
+        service = Service()
+    """
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=20)
+    assert done.stdout.strip() == ("done" if call[0] in "c_" else "QueueClosed")

@@ -72,6 +72,33 @@ async def test_drain_works_off_what_the_handler_enqueues(queue: Queue) -> None:
     assert len((await drain(queue, note, concurrency=5)).handled) == len(set(ids)) == 20
 
 
+async def test_a_retry_that_begins_while_drain_looks_is_waited_for(
+    queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the figures and the list of what is delayed an event may come due: it is no reason to end."""
+    look = queue.peek
+
+    async def look_late(count: int) -> Any:
+        await asyncio.wait_for(runs_again.wait(), 5)
+        return await look(count)
+
+    async def fail_twice(_: Any) -> None:
+        failed.append(True)
+        if len(failed) == 2:
+            runs_again.set()
+            await asyncio.sleep(0.1)
+        if len(failed) < 3:
+            raise LookupError
+
+    failed: list[bool] = []
+    runs_again = asyncio.Event()
+    monkeypatch.setattr(queue, "peek", look_late)
+    await queue.enqueue(event(0))
+    await queue.enqueue(event(1), delay=3600)
+    drained = await drain(queue, fail_twice)
+    assert (drained.handled, [left.payload for left in drained.later]) == ([event(0)], [event(1)])
+
+
 async def test_drain_leaves_what_is_due_later(queue: Queue) -> None:
     """A test does not wait for an hour; it sees what waits."""
     await queue.enqueue(event(0), delay=0.05)

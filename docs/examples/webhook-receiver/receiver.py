@@ -20,7 +20,16 @@ from fastapi.responses import JSONResponse
 from handler import handle
 from starlette.requests import ClientDisconnect
 
-from streams_queue import BackendError, MessageError, MessageTooLarge, Queue, QueueFactory, load_config
+from streams_queue import (
+    BackendError,
+    EventQueue,
+    MessageError,
+    MessageTooLarge,
+    Queue,
+    QueueFactory,
+    RolloutQueue,
+    load_config,
+)
 
 logger = logging.getLogger("webhook_receiver")
 
@@ -59,11 +68,10 @@ def create_app(config: Any = None, secret: str | None = None) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with QueueFactory.create_queue(settings) as queue:
             app.state.queue = queue
-            # An asyncio queue lives in this process, and so must whoever works through it.
-            working = asyncio.create_task(work(queue)) if settings.type == "asyncio" else None
+            working = [asyncio.create_task(work(part)) for part in in_process(queue)]
             yield
-            if working is not None:
-                working.cancel()
+            for task in working:
+                task.cancel()
 
     app = FastAPI(lifespan=lifespan, openapi_url=None)
 
@@ -155,6 +163,13 @@ async def put(queue: Queue, event: dict[str, Any], delivery_id: str) -> None:
     if not held:
         logger.warning("Delivery %r was not taken: the queue is full", delivery_id)
         raise RefusedError(503, "the queue is full; redeliver it later")
+
+
+def in_process(queue: Queue) -> list[Queue]:
+    """Return the asyncio queues in a queue: they live in this process, and so must whoever works through them."""
+    if isinstance(queue, RolloutQueue):
+        return in_process(queue.old_queue) + in_process(queue.new_queue)
+    return [queue] if isinstance(queue, EventQueue) else []
 
 
 async def work(queue: Queue) -> None:
