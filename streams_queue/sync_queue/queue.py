@@ -368,10 +368,12 @@ class SyncQueue:
     def _start(self) -> Runtime | None:
         with self._turn:
             if self._runtime is None and not self._closed:
-                self._runtime = Runtime(self._own_queue())
+                runtime = Runtime(self._own_queue())
                 # A queue that is dropped without cleanup leaves no thread and no event behind.
-                self._finalizer = weakref.finalize(self, Runtime.end_soon, self._runtime)
+                self._finalizer = weakref.finalize(self, Runtime.end_soon, runtime)
                 self._finalizer.atexit = False
+                # Last: another thread may fork at any moment, and the child goes by it.
+                self._runtime = runtime
             return self._runtime
 
     def _own_queue(self) -> Queue:
