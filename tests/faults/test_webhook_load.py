@@ -138,14 +138,16 @@ def without_spool(directory: Path) -> Path:
     return changed
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize(
     "load",
     [
-        pytest.param(Load(rate=100, seconds=12, away=(4, 8), how="stop"), id="stopped"),
-        pytest.param(Load(rate=100, seconds=12, away=(4, 8), spool=False), id="killed-without-a-spool"),
-        pytest.param(Load(rate=500, seconds=60, away=(20, 40)), id="full-load"),
+        pytest.param(Load(rate=100, seconds=12, away=(4, 8), how="stop"), id="stopped", marks=pytest.mark.slow),
+        pytest.param(
+            Load(rate=100, seconds=12, away=(4, 8), spool=False), id="killed-without-a-spool", marks=pytest.mark.slow
+        ),
+        pytest.param(Load(rate=200, seconds=30, away=(10, 20)), id="killed", marks=pytest.mark.slow),
+        pytest.param(Load(rate=500, seconds=60, away=(20, 40)), id="full-load", marks=pytest.mark.load),
     ],
 )
 async def test_webhooks_are_taken_while_redis_is_away(
