@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from streams_queue.messages import Payload
+if TYPE_CHECKING:
+    # Benchmarks make these payloads where nothing that this package depends on is installed.
+    from streams_queue.messages import Payload
+
 
 API = "https://api.github.com"
 SITE = "https://github.com"

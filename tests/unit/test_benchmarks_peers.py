@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from benchmarks.model import Case, Figures, Result, Scenario, Side
 from benchmarks.peers import measures, streams_queue
 from benchmarks.peers.contract import in_tasks, unacknowledged, undeleted
 from streams_queue.embedded import EmbeddedServer
+from tests.support.servers import CHECKOUT
 from tests.support.waiting import wait_until
 
 REQUIREMENTS = Path(measures.__file__).parent / "requirements"
@@ -226,3 +228,11 @@ async def test_ours_is_measured_as_the_others_are(measure: Any, url: str) -> Non
     """All events, counted at both ends."""
     figures = await measure(measures.OURS, Case(events=200, concurrency=10, url=url))
     assert figures["throughput"] > 0
+
+
+@pytest.mark.parametrize("scenario", ["peers_draining", "peers_idle_latency", "peers_staging"])
+def test_a_scenario_loads_where_none_of_our_dependencies_is(scenario: str) -> None:
+    """The environments of other queues have what those need."""
+    missing = "import sys; sys.modules |= dict.fromkeys(('msgspec', 'tenacity', 'opentelemetry', 'yaml'))"
+    used = f"import benchmarks.scenarios.{scenario}; from benchmarks.payloads import payloads; payloads('8 KB', 1)"
+    subprocess.run([sys.executable, "-c", f"{missing}; {used}"], cwd=CHECKOUT, check=True)
