@@ -20,9 +20,9 @@ from streams_queue.redis_queue.reader import Reader
 
 logger = logging.getLogger(__name__)
 
+# A round is also how a process learns of a pause and of its end, which is to be within a second. More often, and an
+# idle worker would send more than two commands a second.
 SWEEP_INTERVAL = 0.8
-# A round is how a process learns of a pause and of its end, which is to be within a second on a busy machine as well.
-_LONGEST_PAUSE_UNSEEN = 0.4
 # With a short lease, so that what a crash left starts again soon after it: where the last one to sweep was the one that
 # crashed, two intervals may pass.
 _SWEEPS_PER_LEASE = 8
@@ -39,7 +39,6 @@ class Maintenance:
         self._reader = reader
         self._observers = observers
         self._interval = min(SWEEP_INTERVAL, settings.lease / _SWEEPS_PER_LEASE)
-        self._round_every = min(self._interval, _LONGEST_PAUSE_UNSEEN)
         self._prune_after = max(300.0, 10 * settings.lease)
         self._drain_for = max(1.0, settings.lease)
         self._more = False
@@ -67,7 +66,7 @@ class Maintenance:
 
     def due_in(self, seconds: float) -> None:
         """An event was put back that is due in so many seconds: look again then, if that is before the next round."""
-        if seconds < self._round_every:
+        if seconds < self._interval:
             asyncio.get_running_loop().call_later(seconds, self.kick)
 
     def close(self) -> None:
@@ -77,7 +76,7 @@ class Maintenance:
 
     async def _run(self) -> None:
         while True:
-            wait = self._round_every
+            wait = self._interval
             try:
                 done = await self._round()
                 self._channel.outage.ended()
@@ -127,7 +126,7 @@ class Maintenance:
         self._reader.put_claims_first(self._more)
         if self._more and self._reader.free_slots() > 0:
             return 0.0
-        return self._round_every if done.next_due is None else min(self._round_every, done.next_due)
+        return self._interval if done.next_due is None else min(self._interval, done.next_due)
 
     def _report(self, done: Maintained) -> None:
         if done.lost:
