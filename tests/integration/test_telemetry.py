@@ -15,6 +15,7 @@ from tests.conftest import MakeConfig
 from tests.support.builders import Keys, event, events
 from tests.support.otlp import RECEIVERS, Exported, GrpcReceiver, HttpReceiver, Received
 from tests.support.processes import Programs
+from tests.support.taking import receive_exactly
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.integration
@@ -300,7 +301,7 @@ async def test_each_event_and_each_call_is_counted_once(
 
     async def take() -> None:
         await queue.dequeue()
-        await queue.ack(*await queue.receive(5))
+        await queue.ack(*await receive_exactly(queue, 2))
 
     await asyncio.create_task(take())
     await queue.cleanup()
