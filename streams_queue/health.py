@@ -76,7 +76,7 @@ async def _opened(target: Configuration | Any) -> AsyncIterator[Queue]:
     if target is None or isinstance(target, Settings | Mapping | str | os.PathLike):
         settings = load_config(target)
         is_rollout = settings.type == "rollout" and settings.rollout is not None
-        queue = RolloutQueue(settings) if is_rollout else RedisEventQueue(load_config(target, require=REDIS_REQUIRES))
+        queue = RolloutQueue(settings) if is_rollout else RedisEventQueue(load_config(settings, require=REDIS_REQUIRES))
     else:
         queue = RedisEventQueue(load_config(None, require=MEMORY_REQUIRES), client=target)
     try:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
+from streams_queue.disk import sync_directory
 from streams_queue.draining.errors import ElsewhereError, ExportError, NotWrittenError
 from streams_queue.draining.events import Event, State
 from streams_queue.draining.lines import Header, Line, Trailer, event_line, header_line, read_line, trailer_line
@@ -112,7 +113,7 @@ class ExportFile:
         self._file.write(header_line(Header(export_id, self._queue)))
         self._begin = self._file.tell()
         self._sync()
-        self._sync_folder()
+        sync_directory(self.path.parent)
         return export_id
 
     def _read(self) -> str:
@@ -159,16 +160,6 @@ class ExportFile:
     def _sync(self) -> None:
         self._file.flush()
         os.fsync(self._file.fileno())
-
-    def _sync_folder(self) -> None:
-        """Make the file's name durable as well, where the system can."""
-        if os.name != "posix":
-            return
-        folder = os.open(self.path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
 
     @contextlib.contextmanager
     def _errors(self) -> Iterator[None]:

@@ -9,11 +9,13 @@ from typing import Any, Final, Literal, TypeVar
 
 from streams_queue.config import Settings
 from streams_queue.draining.events import Event, State, dead, delayed, taken
-from streams_queue.errors import BackendError, ConfigError
+from streams_queue.errors import BackendError
 from streams_queue.observer import Observers
-from streams_queue.redis_client import Argument, Command, endpoint_from_url, script
-from streams_queue.redis_queue.channel import Channel
+from streams_queue.redis_client import Argument, Command, script
+from streams_queue.redis_queue.channel import Channel, backoff_cap, endpoint_of
 from streams_queue.redis_queue.commands import Figures, StreamCommands
+from streams_queue.redis_queue.maintenance import prune_after, sweep_interval
+from streams_queue.redis_queue.reader import LEAVE_TO_NEWER
 
 PAGE_EVENTS: Final = 500
 PAGE_BYTES: Final = 4 * 1024 * 1024
@@ -22,11 +24,6 @@ Settled = Literal["done", "changed", "forgotten"]
 T = TypeVar("T")
 
 _KINDS = {State.WAITING: "w", State.DELAYED: "d", State.DEAD: "x"}
-# Housekeeping of a fleet; its script lets one consumer per interval look for expired leases.
-_SWEEP_INTERVAL = 0.8
-_SWEEPS_PER_LEASE = 8
-# What needs a newer release, or an extra, goes back for so many seconds, for somebody who can read it.
-_LEAVE_TO_OTHERS = 30.0
 
 
 class Stock:
@@ -43,14 +40,12 @@ class Stock:
     """
 
     def __init__(self, settings: Settings, consumer: str) -> None:
-        if settings.redis_url is None:
-            raise ConfigError("queue.redis_url: Missing redis_url")
         self.settings = settings
         self._commands = StreamCommands(settings, consumer, timeout=settings.enqueue_timeout)
         self.keys = self._commands.keys
-        endpoint = endpoint_from_url(settings.redis_url, connect_timeout=min(2.0, settings.enqueue_timeout / 3))
+        endpoint = endpoint_of(settings)
         self.address = endpoint.address
-        self._channel = Channel(endpoint, self._commands, Observers(), backoff_cap=min(0.25, settings.lease / 8))
+        self._channel = Channel(endpoint, self._commands, Observers(), backoff_cap=backoff_cap(settings.lease))
 
     # --- looking ---
 
@@ -122,7 +117,7 @@ class Stock:
         """Put a waiting event that was taken back for a while, uncounted."""
         await self._retry(
             lambda: self._commands.nack(
-                self._channel.requests, event.entry_id, event.count, delay=_LEAVE_TO_OTHERS, counted=False
+                self._channel.requests, event.entry_id, event.count, delay=LEAVE_TO_NEWER, counted=False
             )
         )
 
@@ -135,8 +130,8 @@ class Stock:
                 slots=PAGE_EVENTS,
                 empty=True,
                 go_on=False,
-                interval=min(_SWEEP_INTERVAL, lease / _SWEEPS_PER_LEASE),
-                prune_after=max(300.0, 10 * lease),
+                interval=sweep_interval(lease),
+                prune_after=prune_after(lease),
                 look_anyway=False,
                 disowned=(),
             )

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import msgspec
 
+from streams_queue.disk import sync_directory
 from streams_queue.errors import UsageError
 
 Read = Callable[[int], Awaitable[list[bytes]]]
@@ -66,7 +67,7 @@ class Export:
     def _complete(self) -> None:
         # A link, since renaming would replace a file that somebody else has put there meanwhile.
         self._file.hardlink_to(self._unfinished)
-        _fsync_directory(self._file.parent)
+        sync_directory(self._file.parent)
 
 
 def as_line(item: bytes) -> bytes:
@@ -80,13 +81,3 @@ def as_line(item: bytes) -> bytes:
     except (ValueError, RecursionError, msgspec.MsgspecError):
         return json.dumps(item.decode("utf-8", "surrogateescape")).encode() + b"\n"
     return item.replace(b"\r", b" ").replace(b"\n", b" ") + b"\n"
-
-
-def _fsync_directory(directory: Path) -> None:
-    if os.name == "nt":
-        return
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

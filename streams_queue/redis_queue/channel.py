@@ -9,14 +9,27 @@ import secrets
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from streams_queue.errors import BackendError, BackendRejected, BackendTimeout, BackendUnavailable
+from streams_queue.config import Settings
+from streams_queue.errors import BackendError, BackendRejected, BackendTimeout, BackendUnavailable, ConfigError
 from streams_queue.observer import Observers
-from streams_queue.redis_client import Endpoint, Link, passes, worth_retrying
+from streams_queue.redis_client import Endpoint, Link, endpoint_from_url, passes, worth_retrying
 from streams_queue.redis_queue.commands import StreamCommands
 from streams_queue.redis_queue.outage import Backoff, Outage, refuses_only_new_events
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
+
+
+def endpoint_of(settings: Settings) -> Endpoint:
+    """Return where a queue's server is. Raises ConfigError if the settings do not say that."""
+    if settings.redis_url is None:
+        raise ConfigError("queue.redis_url: Missing redis_url")
+    return endpoint_from_url(settings.redis_url, connect_timeout=min(2.0, settings.enqueue_timeout / 3))
+
+
+def backoff_cap(lease: float) -> float:
+    """Return the longest wait between two attempts, in seconds; with leases of so many."""
+    return min(0.25, lease / 8)
 
 
 class Channel:

@@ -28,6 +28,16 @@ SWEEP_INTERVAL = 0.8
 _SWEEPS_PER_LEASE = 8
 
 
+def sweep_interval(lease: float) -> float:
+    """Return how often a fleet looks for expired leases, in seconds; of leases of so many."""
+    return min(SWEEP_INTERVAL, lease / _SWEEPS_PER_LEASE)
+
+
+def prune_after(lease: float) -> float:
+    """Return for how many seconds a consumer without a sign of life is left in the group."""
+    return max(300.0, 10 * lease)
+
+
 class Maintenance:
     """A task that keeps the queue in order while this session consumes."""
 
@@ -38,8 +48,8 @@ class Maintenance:
         self._leases = leases
         self._reader = reader
         self._observers = observers
-        self._interval = min(SWEEP_INTERVAL, settings.lease / _SWEEPS_PER_LEASE)
-        self._prune_after = max(300.0, 10 * settings.lease)
+        self._interval = sweep_interval(settings.lease)
+        self._prune_after = prune_after(settings.lease)
         self._drain_for = max(1.0, settings.lease)
         self._more = False
         self._activity = (0, 0)

@@ -26,10 +26,11 @@ from streams_queue.codec import (
 )
 from streams_queue.compression import check_compression
 from streams_queue.config import MEMORY_REQUIRES, REDIS_REQUIRES, Settings, load_config
-from streams_queue.errors import BackendError, ConfigError, LeaseLost, NotDurable, QueueClosed, UsageError
+from streams_queue.errors import BackendError, LeaseLost, NotDurable, QueueClosed, UsageError
 from streams_queue.messages import DeadLetter, Delivery, InFlight, QueueStats, Receipt, ReceiptStatus, WaitingEvent
 from streams_queue.observer import Observer, Observers
-from streams_queue.redis_client import Endpoint, endpoint_from_client, endpoint_from_url
+from streams_queue.redis_client import Endpoint, endpoint_from_client
+from streams_queue.redis_queue.channel import endpoint_of
 from streams_queue.redis_queue.leases import Lease, Stage
 from streams_queue.redis_queue.operations import Operations
 from streams_queue.redis_queue.packing import packed
@@ -604,11 +605,7 @@ class RedisEventQueue:
 
 
 def _endpoint(settings: Settings, client: Any) -> Endpoint:
-    if client is not None:
-        return endpoint_from_client(client)
-    if settings.redis_url is None:
-        raise ConfigError("queue.redis_url: Missing redis_url")
-    return endpoint_from_url(settings.redis_url, connect_timeout=min(2.0, settings.enqueue_timeout / 3))
+    return endpoint_of(settings) if client is None else endpoint_from_client(client)
 
 
 def _meta(headers: Mapping[str, str] | None) -> bytes:

@@ -39,7 +39,7 @@ STALE_AFTER = 1.0
 READ_MARGIN = 1.0
 MAX_BLOCK = 5.0
 # How long an entry that only others can read is left to it before anybody looks again.
-_LEAVE_TO_NEWER = 30.0
+LEAVE_TO_NEWER = 30.0
 _ADOPT_AT_ONCE = 500
 _SPIN_PAUSE = 0.01
 # A caller that waited for this queue or another one, and was given something by the other, may be back as soon as this.
@@ -214,9 +214,7 @@ class Reader:
 
     async def _end_read(self) -> None:
         try:
-            await self._channel.requests.call(
-                ("CLIENT", "UNBLOCK", self._client_id or 0), timeout=self._channel.commands.timeout
-            )
+            await self._ask_to_end_read()
         except BackendError as error:
             logger.debug("A read that nobody waits for goes on until its time is up (%s)", error)
 
@@ -359,13 +357,18 @@ class Reader:
         if not self.is_reading:
             return
         try:
-            (reply,) = await self._channel.requests.call(
-                ("CLIENT", "UNBLOCK", self._client_id or 0), timeout=self._channel.commands.timeout
-            )
+            reply = await self._ask_to_end_read()
         except BackendError as error:
             reply = error
         if reply != 1:
             await self._channel.reader.close()
+
+    async def _ask_to_end_read(self) -> Any:
+        """Have the server end the read that waits; returns 1 if it did so, and its error if it refuses."""
+        (reply,) = await self._channel.requests.call(
+            ("CLIENT", "UNBLOCK", self._client_id or 0), timeout=self._channel.commands.timeout
+        )
+        return reply
 
     # --- the reader's task ---
 
@@ -607,7 +610,7 @@ class Reader:
                 read.needs,
                 extra={"entry_id": lease.entry_id, "version": read.version},
             )
-            later = self._settlements.nack(lease, delay=_LEAVE_TO_NEWER, deadline=deadline, counted=False)
+            later = self._settlements.nack(lease, delay=LEAVE_TO_NEWER, deadline=deadline, counted=False)
             self._settlements.in_background(later, f"leave entry {lease.entry_id} to others")
             return
         logger.warning(

@@ -19,7 +19,7 @@ from streams_queue.config import Settings
 from streams_queue.errors import BackendError
 from streams_queue.observer import Observers
 from streams_queue.redis_client import Endpoint
-from streams_queue.redis_queue.channel import Channel
+from streams_queue.redis_queue.channel import Channel, backoff_cap
 from streams_queue.redis_queue.commands import StreamCommands
 from streams_queue.redis_queue.durability import level_of
 from streams_queue.redis_queue.keeper import Keeper
@@ -57,7 +57,7 @@ class Session:
         self.consumer = new_consumer_name()
         attempt_timeout = min(2.0, settings.enqueue_timeout / 3)
         self.commands = StreamCommands(settings, self.consumer, timeout=attempt_timeout, observers=observers)
-        self.channel = Channel(endpoint, self.commands, observers, backoff_cap=min(0.25, settings.lease / 8))
+        self.channel = Channel(endpoint, self.commands, observers, backoff_cap=backoff_cap(settings.lease))
         self.leases = Leases()
         self.settlements = Settlements(self.channel, self.leases, observers, size)
         self.producer = Producer(
