@@ -156,7 +156,7 @@ async def test_who_lacks_the_library_leaves_events_to_others(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """It does not bury them, nor count a delivery, however often they come by; it says what it lacks, and works on."""
-    monkeypatch.setattr(reader, "_LEAVE_TO_NEWER", 0.05)
+    monkeypatch.setattr(reader, "LEAVE_TO_NEWER", 0.05)
     rich = make_redis_queue(compression=ZSTD)
     poor = make_redis_queue(retry_policy={"max_retries": 0, "base_delay": 0.05})
     await rich.enqueue_many([large(0), event(1)])
