@@ -230,7 +230,7 @@ class Outbox:
     def add(self, span: ReadableSpan) -> None:
         """Take a span that has ended."""
         self._spans.append(span)
-        if len(self._spans) == _SPANS_AT_ONCE:
+        if len(self._spans) >= _SPANS_AT_ONCE:
             self._wake.set()
 
     def shutdown(self) -> None:
@@ -245,10 +245,14 @@ class Outbox:
             self._wake.wait(_SEND_EVERY)
             self._wake.clear()
             self._send()
+        self._send()
 
     def _send(self) -> None:
-        while self._spans:
-            some = [self._spans.popleft() for _ in range(min(len(self._spans), _SPANS_AT_ONCE))]
+        """Send those that are there by now; spans that end meanwhile wait, or each request would hold but a few."""
+        left = len(self._spans)
+        while left > 0:
+            some = [self._spans.popleft() for _ in range(min(left, _SPANS_AT_ONCE))]
+            left -= len(some)
             if self._exporter.export(some) is not SpanExportResult.SUCCESS:
                 return
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from bisect import bisect_left
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -48,12 +48,17 @@ class Distribution:
 
     def add(self, *values: float) -> None:
         """Count values, at least one."""
-        buckets, bounds = self._buckets, self.bounds
-        for value in values:
-            buckets[bisect_left(bounds, value)] += 1
+        ordered, counted = sorted(values), 0
+        for index, bound in enumerate(self.bounds):
+            below = bisect_right(ordered, bound)
+            self._buckets[index] += below - counted
+            counted = below
+            if counted == len(ordered):
+                break
+        self._buckets[-1] += len(ordered) - counted
         self._total += sum(values)
-        self._lowest = min(self._lowest, *values)
-        self._highest = max(self._highest, *values)
+        self._lowest = min(self._lowest, ordered[0])
+        self._highest = max(self._highest, ordered[-1])
 
     def merge(self, other: Distribution) -> None:
         """Add what another one, with the same bounds, has counted."""

@@ -11,6 +11,7 @@ import time
 import weakref
 from collections.abc import Mapping, Sequence
 from contextvars import Token
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Protocol, Self
 
@@ -93,6 +94,15 @@ class Sending:
         self._span.end()
 
 
+@dataclass(eq=False, slots=True)
+class _Processing:
+    """A handler's span, what ends its being the current one, and when the handler ended; 0: it has not yet."""
+
+    span: trace.Span
+    token: Token[Context]
+    ended_ns: int = 0
+
+
 class Tracing:
     """Makes the spans of one queue.
 
@@ -109,9 +119,7 @@ class Tracing:
         self._labels = dict(labels)
         self._destination = destination
         self._consumer = {**self._labels, GROUP: group}
-        self._running: weakref.WeakKeyDictionary[Delivery, tuple[trace.Span, Token[Context]]]
-        self._running = weakref.WeakKeyDictionary()
-        self._processed: weakref.WeakKeyDictionary[Delivery, tuple[Context, int]] = weakref.WeakKeyDictionary()
+        self._processing: weakref.WeakKeyDictionary[Delivery, _Processing] = weakref.WeakKeyDictionary()
 
     # --- producing ---
 
@@ -163,10 +171,11 @@ class Tracing:
 
         It begins a trace of its own, in which the ratio counts as in every other.
         """
-        traced = [delivery.headers for delivery in deliveries if delivery.headers and _HEADER in delivery.headers]
-        if not traced or not self.is_asked():
+        # Asked first: nearly every batch holds an event that is traced.
+        if not self.is_asked():
             return
-        creations = [found for headers in traced if (found := _creation(headers))]
+        carried = [delivery.headers for delivery in deliveries if delivery.headers]
+        creations = [found for headers in carried if (found := _creation(headers))]
         if not creations:
             return
         attributes: dict[str, Any] = {**self._consumer, OPERATION: "receive", OPERATION_TYPE: "receive"}
@@ -200,26 +209,28 @@ class Tracing:
             links=[Link(creation)],
         )
         token = context.attach(trace.set_span_in_context(span))
-        self._running[delivery] = (span, token)
+        self._processing[delivery] = _Processing(span, token)
 
     def handled(self, delivery: Delivery, end: str, error: BaseException | None) -> None:
         """End that span."""
-        running = self._running.pop(delivery, None)
-        if running is None:
+        processing = self._processing.get(delivery)
+        if processing is None:
             return
-        span, token = running
-        context.detach(token)
+        span = processing.span
+        context.detach(processing.token)
         if end not in _NO_ERROR:
             span.set_attribute(END, end)
             _fail(span, type(error).__qualname__ if error is not None else end)
         span.end()
-        self._processed[delivery] = (trace.set_span_in_context(span, Context()), time.time_ns())
+        processing.ended_ns = time.time_ns()
 
     def settled(self, delivery: Delivery, outcome: str) -> None:
         """Make the span of a settlement that the server has confirmed: from the handler's end until now."""
-        processed = self._processed.pop(delivery, None)
-        if processed is not None:
-            parent, began_ns = processed
+        processing = self._processing.get(delivery)
+        if processing is not None:
+            parent = trace.set_span_in_context(processing.span, Context())
+            # 0: the handler has settled it itself.
+            began_ns = processing.ended_ns or time.time_ns()
         elif (creation := _creation(delivery.headers)) is not None:
             # Without a worker nobody knows when it began.
             parent, began_ns = _remote(creation), time.time_ns()

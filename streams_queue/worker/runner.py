@@ -400,7 +400,11 @@ class Worker:
 
     async def _deliver(self, slot: _Slot, delivery: Delivery) -> None:
         slot.delivery, slot.interrupt, slot.loss_logged = delivery, None, False
-        began = self._tell_begin(delivery) if self._watched and not delivery.lease_lost else 0.0
+        began = 0.0
+        if self._watched and not delivery.lease_lost:
+            if delivery.headers:
+                self._observers.handling(delivery)
+            began = time.perf_counter()
         outcome = LOST if delivery.lease_lost else await self._run_handler(slot, delivery)
         if began:
             self._tell_end(delivery, outcome, time.perf_counter() - began)
@@ -410,11 +414,6 @@ class Worker:
         self._report(delivery, end, outcome)
         if slot.thread is not None:
             await self._outlast(slot)
-
-    def _tell_begin(self, delivery: Delivery) -> float:
-        if delivery.headers:
-            self._observers.handling(delivery)
-        return time.perf_counter()
 
     def _tell_end(self, delivery: Delivery, outcome: Outcome, seconds: float) -> None:
         if delivery.headers:

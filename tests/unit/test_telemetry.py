@@ -15,11 +15,18 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from opentelemetry import trace
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace.export import SpanExportResult
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
 from streams_queue import EventQueue, QueueFactory, RedisEventQueue, ResilientQueue
 from streams_queue.config import TelemetrySettings, load_config
 from streams_queue.errors import BackendTimeout, ConfigError
+from streams_queue.messages import Delivery
 from streams_queue.telemetry import reporter, wanted
+from streams_queue.telemetry.exporting import Outbox
+from streams_queue.telemetry.light_tracer import LightTracer
 from streams_queue.telemetry.names import (
     ACKED,
     COUNTERS,
@@ -35,6 +42,7 @@ from streams_queue.telemetry.names import (
 from streams_queue.telemetry.observer import Telemetry
 from streams_queue.telemetry.reporter import Reporter
 from streams_queue.telemetry.tally import Distribution, Tally
+from streams_queue.telemetry.tracing import Tracing
 from tests.support.builders import memory_config, queue_config
 from tests.support.processes import CHECKOUT, Programs
 
@@ -279,6 +287,62 @@ def test_what_is_not_sampled_is_counted_many_at_a_time(count_calls: Callable[...
     assert not observers.watch_handed_out
     assert count_calls(lambda: observers.settled_together(100, "acked", [])) <= 6
     assert count_calls(lambda: observers.handled_together([0.1] * 100, "processed")) <= 6
+
+
+def test_spans_that_end_while_others_are_sent_wait_for_a_request_of_their_own() -> None:
+    """A busy queue ends spans all the time: what is sent until none is left is sent in scores of small requests."""
+    requests: list[list[int]] = []
+    full, emptied = threading.Event(), threading.Event()
+    least = 512
+
+    class Busy:
+        def export(self, spans: list[int]) -> SpanExportResult:
+            requests.append(spans)
+            if len(requests) < 5:
+                outbox.add(1000)
+            full.set()
+            return SpanExportResult.SUCCESS
+
+        def shutdown(self) -> None:
+            emptied.set()
+
+    outbox: Any = Outbox(Busy())  # type: ignore[arg-type]
+    for number in range(least):
+        outbox.add(number)
+    assert full.wait(30)
+    outbox.shutdown()
+    assert emptied.is_set()
+
+    assert requests[0] == list(range(least))
+    # Two where the thread was already waiting again when the end came. Sent until none is left, there would be five.
+    assert 1 <= len(requests[1:]) <= 2
+
+
+def test_a_handler_that_settles_its_own_event_runs_in_its_span_to_the_end() -> None:
+    """The settlement is a child of that span, which nothing but the handler's end ends."""
+    spans: list[Any] = []
+    scope = InstrumentationScope("streams_queue", "1")
+    tracer = LightTracer(spans.append, lambda: None, Resource({}), scope)
+    tracing = Tracing(tracer, 1.0, (), "gitbridge:events", "processors")
+    delivery = Delivery(
+        payload={},
+        event_id="one",
+        entry_id="1-1",
+        deliveries=1,
+        headers={"traceparent": f"00-{'ab' * 16}-{'cd' * 8}-01"},
+    )
+
+    tracing.handling(delivery)
+    inside = trace.get_current_span()
+    tracing.settled(delivery, "acked")
+    assert trace.get_current_span() is inside
+    assert inside.is_recording()
+    tracing.handled(delivery, "processed", None)
+
+    assert not trace.get_current_span().get_span_context().is_valid
+    assert [span.name for span in spans] == ["settle gitbridge:events", "process gitbridge:events"]
+    assert spans[0].parent == spans[1].get_span_context()
+    assert spans[0].start_time <= spans[0].end_time <= spans[1].end_time
 
 
 @pytest.fixture
