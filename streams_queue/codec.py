@@ -54,6 +54,10 @@ class Codec(Protocol):
         """
         ...
 
+    def encode_all(self, payloads: Sequence[Any]) -> list[bytes]:
+        """Return what `encode` returns of each, sooner. Raises as `encode`, for the first that is bad."""
+        ...
+
     def decode(self, data: bytes) -> Any:
         """Return the payload. Raises DecodeError, whose message holds nothing of the payload."""
         ...
@@ -88,6 +92,20 @@ class JsonCodec:
         if not _comes_back_equal(payload, MAX_DEPTH):
             _refuse(payload)
         return data
+
+    def encode_all(self, payloads: Sequence[Any]) -> list[bytes]:
+        """Return compact JSON of each. Raises EncodeError or MessageTooLarge for the first that is bad."""
+        try:
+            encoded = [_encode_json(payload) for payload in payloads]
+        except _CANNOT_ENCODE:
+            encoded = []
+        if (
+            len(encoded) == len(payloads)
+            and _all_come_back_equal(payloads)
+            and max(map(len, encoded), default=0) <= self.max_bytes
+        ):
+            return encoded
+        return [self.encode(payload) for payload in payloads]
 
     def decode(self, data: bytes) -> Payload:
         """Return the payload. Raises DecodeError."""
@@ -126,6 +144,10 @@ class TypedCodec:
             raise EncodeError(_first_difference(payload, returned), "would not come back equal")
         return data
 
+    def encode_all(self, payloads: Sequence[Any]) -> list[bytes]:
+        """Return compact JSON of each. Raises EncodeError or MessageTooLarge for the first that is bad."""
+        return [self.encode(payload) for payload in payloads]
+
     def decode(self, data: bytes) -> Any:
         """Return an instance of the payload type. Raises DecodeError."""
         try:
@@ -137,6 +159,13 @@ class TypedCodec:
 
 
 # --- JSON payloads: the fast check, and the slow one that says what is wrong -----------------------------------------
+
+
+def _all_come_back_equal(payloads: Sequence[Any]) -> bool:
+    for payload in payloads:  # noqa: SIM110 - a generator would be felt
+        if type(payload) is not dict or not _comes_back_equal(payload, MAX_DEPTH):
+            return False
+    return True
 
 
 def _comes_back_equal(container: Any, levels: int) -> bool:  # noqa: C901 - see below

@@ -12,10 +12,12 @@ import asyncio
 import logging
 import secrets
 import time
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import accumulate
 from typing import Any
 
 import msgspec
@@ -602,14 +604,13 @@ class Producer:
 
 def in_batches(events: Sequence[NewEvent], at_most: int = MAX_BATCH_EVENTS) -> Iterator[Sequence[NewEvent]]:
     """Cut one call's events into pieces of so many and, but for a larger event, MAX_BATCH_BYTES."""
-    start = size_bytes = 0
-    for position, event in enumerate(events):
-        size_bytes += len(event.payload)
-        if position > start and (position - start == at_most or size_bytes > MAX_BATCH_BYTES):
-            yield events[start:position]
-            start, size_bytes = position, len(event.payload)
-    if start < len(events):
-        yield events[start:]
+    sizes = [len(event.payload) for event in events]
+    start = 0
+    while start < len(events):
+        fitting = bisect_right(list(accumulate(sizes[start : start + at_most])), MAX_BATCH_BYTES)
+        end = start + max(1, fitting)
+        yield events[start:end]
+        start = end
 
 
 def _last_word(error: BackendError) -> BackendError:

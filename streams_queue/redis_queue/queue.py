@@ -173,9 +173,9 @@ class RedisEventQueue:
         ids = check_event_ids(event_ids, len(payloads))
         seconds, meta = check_delay(delay), _meta(headers)
         if event_ids is None and self._compression is None:
-            prefix, encode = self._id_prefix, self._codec.encode
-            numbered = zip(payloads, self._event_ids, strict=False)
-            return [NewEvent(f"{prefix}-{number:x}", encode(payload), meta, seconds) for payload, number in numbered]
+            prefix = self._id_prefix
+            numbered = zip(self._codec.encode_all(payloads), self._event_ids, strict=False)
+            return [NewEvent(f"{prefix}-{number:x}", data, meta, seconds) for data, number in numbered]
         return [self._new_event(*each, seconds, meta) for each in zip(payloads, ids, strict=True)]
 
     def _new_event(self, payload: Any, event_id: str | None, delay: float, meta: bytes) -> NewEvent:
@@ -224,7 +224,14 @@ class RedisEventQueue:
     async def _put_all(self, batches: Sequence[Sequence[NewEvent]]) -> list[list[Receipt]]:
         """Put several batches, each on its way while those before are; raises what went wrong first."""
         session, deadline = self._ready()
-        return await asyncio.gather(*(session.producer.add(batch, deadline) for batch in batches))
+        replies = [session.producer.add(batch, deadline) for batch in batches]
+        try:
+            return [await reply for reply in replies]
+        finally:
+            for reply in replies:
+                # After an error nobody waits for the others any more; what is not on its way yet stays here.
+                if not reply.cancel() and not reply.cancelled():
+                    reply.exception()
 
     async def _put_next(self, events: Sequence[NewEvent], before: Sequence[Receipt]) -> list[Receipt]:
         """Put one batch; an error says what became of the events of the same call that came before it."""

@@ -44,7 +44,7 @@ logger = logging.getLogger(__name__)
 
 _RECEIVE_WAIT = 30.0
 # More that is decoded at once leaves the processor's caches before the handlers see it.
-_AT_ONCE_BYTES = 256 * 1024
+_AT_ONCE_BYTES = 64 * 1024
 _RECEIVE_BACKOFF = RetryPolicy(base_delay=0.1, max_delay=5.0, jitter=0.5)
 _LEASE_CHECK_INTERVAL = 0.2
 _DEFAULT_SHUTDOWN_TIMEOUT = 30.0

@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from streams_queue.errors import BackendRejected
+from streams_queue.redis_queue.producer import PIECE_EVENTS, WINDOW
 from tests.conftest import MakeClient, MakeQueue, StartServer
 from tests.support.builders import Keys, event, events, marker
 from tests.support.proxy import FlakyProxy, request_with
@@ -50,6 +51,27 @@ async def test_a_request_that_is_held_back_holds_back_those_behind_it(
 
     assert all(held)
     assert await stored.numbers() == list(range(CROWD + 1))
+
+
+async def test_of_a_call_that_is_cancelled_only_what_was_on_its_way_is_written(
+    proxy: FlakyProxy, make_redis_queue: MakeQueue, stored: StoredQueue
+) -> None:
+    """Four pieces were; those behind them are not sent for nobody."""
+    queue = make_redis_queue(proxy.url, enqueue_timeout=6)
+    assert await queue.enqueue(event(0))
+    trap = proxy.hold_request(request_with(marker(40)), "silence")
+
+    call = asyncio.create_task(queue.enqueue_many(events(1000, start=1)))
+    await asyncio.to_thread(trap.hit.wait, 10)
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    trap.deliver()
+    assert await queue.enqueue(event(2000))
+
+    *written, last = await stored.numbers()
+    assert (written, last) == (list(range(len(written))), 2000)
+    assert len(written) <= 1 + WINDOW * PIECE_EVENTS
 
 
 async def test_a_server_that_dies_under_a_crowd_loses_and_doubles_nothing(

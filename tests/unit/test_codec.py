@@ -51,6 +51,42 @@ def test_what_is_accepted_comes_back_equal_type_by_type(payload: dict[str, Any])
     assert typed(JSON.decode(JSON.encode(payload))) == typed(payload)
 
 
+@given(st.lists(payloads))
+def test_many_at_once_are_encoded_as_one_by_one(several: list[dict[str, Any]]) -> None:
+    """Byte for byte."""
+    assert JSON.encode_all(several) == [JSON.encode(payload) for payload in several]
+
+
+CIRCLE: dict[str, Any] = {}
+CIRCLE["itself"] = CIRCLE
+
+
+@pytest.mark.parametrize(
+    ("first_bad", "path"),
+    [
+        ({"a": (1, 2)}, "payload.a"),
+        ({"a": math.nan}, "payload.a"),
+        ({"a": {3: 4}}, "payload.a"),
+        ({"a": "\ud800"}, "payload.a"),
+        (["a"], "payload"),
+        (CIRCLE, "payload.itself"),
+    ],
+)
+def test_of_many_at_once_the_first_that_is_bad_is_named(first_bad: Any, path: str) -> None:
+    """Whatever is wrong with it and with others behind it."""
+    with pytest.raises(EncodeError) as told:
+        JSON.encode_all([{"good": 1}, first_bad, {"b": object()}, "bad"])
+    assert told.value.path == path
+
+
+def test_of_many_at_once_one_may_be_too_large() -> None:
+    """The message names its size."""
+    small = JsonCodec(max_bytes=20)
+    assert small.encode_all([{"a": "x" * 10}] * 3) == [b'{"a":"xxxxxxxxxx"}'] * 3
+    with pytest.raises(MessageTooLarge, match="is 28 bytes"):
+        small.encode_all([{"a": 1}, {"a": "x" * 20}, {"a": 1}])
+
+
 @pytest.mark.parametrize(
     "number",
     [2**63, 2**64, -(2**63) - 1, 10**30, -(10**30), 10**4298, 10**4299, -(10**4298), -(10**4299), -0.0, 5e-324],
