@@ -11,7 +11,8 @@ import re
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
@@ -316,6 +317,34 @@ def test_spans_that_end_while_others_are_sent_wait_for_a_request_of_their_own() 
     assert requests[0] == list(range(least))
     # Two where the thread was already waiting again when the end came. Sent until none is left, there would be five.
     assert 1 <= len(requests[1:]) <= 2
+
+
+def test_between_two_spans_that_are_encoded_the_event_loop_has_its_turn() -> None:
+    """A thread that computes would keep it waiting; here, where none is interrupted, until all spans are encoded."""
+    encoded: list[int] = []
+
+    class Encoding:
+        def export(self, spans: Iterable[int]) -> SpanExportResult:
+            encoded.extend(spans)
+            return SpanExportResult.SUCCESS
+
+        def shutdown(self) -> None:
+            pass
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(60)
+    try:
+        outbox: Any = Outbox(Encoding())  # type: ignore[arg-type]
+        for number in range(512):
+            outbox.add(number)
+        turns = set()
+        while len(encoded) < 512:
+            turns.add(len(encoded))
+            time.sleep(1e-6)
+    finally:
+        sys.setswitchinterval(before)
+    outbox.shutdown()
+    assert len(turns) > 10
 
 
 def test_a_handler_that_settles_its_own_event_runs_in_its_span_to_the_end() -> None:
