@@ -22,18 +22,22 @@ local sequence, settled, count = tonumber(ARGV[3]), tonumber(ARGV[4]), (#ARGV - 
 local stored, stored_sequence, unsettled = redis.call('GET', KEYS[5]), -1, ''
 local position = 1
 while stored and position <= #stored do
-  local _, last, known, known_count, results, length = string.find(stored, '^(%d+)\n(%d+)\n([^\n]*)\n(%d+)\n', position)
-  if not last then
+  local known, known_count, at = string.match(stored, '^(%d+)\n(%d+)\n()', position)
+  -- Not by the pattern: that would look at each character of the results, of which a batch has thousands.
+  local results_end = at and string.find(stored, '\n', at, true)
+  local length, id_at = string.match(stored, '^(%d+)\n()', results_end and results_end + 1 or #stored + 1)
+  if not length then
     break
   end
-  local first_id, following = string.sub(stored, last + 1, last + length), last + length + 1
+  local following = id_at + tonumber(length)
+  local first_id = string.sub(stored, id_at, following - 1)
   known = tonumber(known)
   stored_sequence = math.max(stored_sequence, known)
   if known == sequence then
     if tonumber(known_count) == count and first_id == ARGV[FIRST] then
       -- A write, so that WAIT on this connection is about the batch: it may have come by another one before.
       redis.call('PEXPIRE', KEYS[5], ARGV[7])
-      return { 'replayed', -1, results, stored_sequence }
+      return { 'replayed', -1, string.sub(stored, at, results_end - 1), stored_sequence }
     end
     return { 'mismatch', -1, '', stored_sequence }
   end

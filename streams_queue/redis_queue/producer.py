@@ -58,7 +58,6 @@ _STATUS = {
     "L": ReceiptStatus.ACCEPTED,
 }
 _REFUSED = ("F", "P")
-_NOT_TAKEN = ("D", *_REFUSED)
 _LATER = "L"
 # Waits for a level are cut into such pieces, in seconds: after each one, replicas that have left no longer count.
 _LONGEST_WAIT = 0.25
@@ -565,13 +564,14 @@ class Producer:
 
     def _note(self, batch: Batch, reply: BatchReply) -> None:
         """Note what the server has taken."""
-        accepted = batch.size - sum([word in _NOT_TAKEN for word in reply.results])
+        others = [word for word in reply.results if word in _STATUS]
+        accepted = batch.size - len(others) + others.count(_LATER)
         self._check_confirmed(reply)
         if accepted:
             self._confirmed, self._confirmed_at = batch.sequence, time.monotonic()
             self._confirmed_counts.append((batch.sequence, accepted))
             self._observers.accepted(accepted)
-            self._size.add(accepted - reply.results.count(_LATER))
+            self._size.add(batch.size - len(others))
         if reply.held >= 0:
             self._channel.last_held = reply.held
             self._size.at_most(reply.held)

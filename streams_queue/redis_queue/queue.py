@@ -10,7 +10,7 @@ import os
 import random
 import secrets
 import weakref
-from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -173,9 +173,9 @@ class RedisEventQueue:
         ids = check_event_ids(event_ids, len(payloads))
         seconds, meta = check_delay(delay), _meta(headers)
         if event_ids is None and self._compression is None:
-            prefix = self._id_prefix
+            name = f"{self._id_prefix}-%x"
             numbered = zip(self._codec.encode_all(payloads), self._event_ids, strict=False)
-            return [NewEvent(f"{prefix}-{number:x}", data, meta, seconds) for data, number in numbered]
+            return [NewEvent(name % number, data, meta, seconds) for data, number in numbered]
         return [self._new_event(*each, seconds, meta) for each in zip(payloads, ids, strict=True)]
 
     def _new_event(self, payload: Any, event_id: str | None, delay: float, meta: bytes) -> NewEvent:
@@ -208,30 +208,34 @@ class RedisEventQueue:
             logger.debug("%d refusals were not counted (%s)", refused, error)
 
     async def _put_at_once(self, events: Sequence[NewEvent]) -> list[Receipt]:
-        receipts: list[Receipt] = []
         # Who keeps what did not get through has to know exactly which events that are, and with a level nothing is sent
         # after what missed it: one batch after the other.
-        in_turn = self.keep_unresolved or self.settings.durability != "accepted"
-        at_once = 1 if in_turn else _BATCHES_AHEAD
-        batches = in_batches(events) if in_turn else in_batches(events, PIECE_EVENTS)
-        while ahead := list(itertools.islice(batches, at_once)):
-            if len(ahead) == 1:
-                receipts += await self._put_next(ahead[0], receipts)
-            else:
-                receipts += itertools.chain.from_iterable(await self._put_all(ahead))
+        if not self.keep_unresolved and self.settings.durability == "accepted":
+            return await self._put_ahead(in_batches(events, PIECE_EVENTS))
+        receipts: list[Receipt] = []
+        for batch in in_batches(events):
+            receipts += await self._put_next(batch, receipts)
         return receipts
 
-    async def _put_all(self, batches: Sequence[Sequence[NewEvent]]) -> list[list[Receipt]]:
-        """Put several batches, each on its way while those before are; raises what went wrong first."""
-        session, deadline = self._ready()
-        replies = [session.producer.add(batch, deadline) for batch in batches]
-        try:
-            return [await reply for reply in replies]
-        finally:
-            for reply in replies:
-                # After an error nobody waits for the others any more; what is not on its way yet stays here.
-                if not reply.cancel() and not reply.cancelled():
-                    reply.exception()
+    async def _put_ahead(self, batches: Iterator[Sequence[NewEvent]]) -> list[Receipt]:
+        """Put batches, each on its way while those before are; an error says what became of those before it."""
+        receipts: list[Receipt] = []
+        for first in batches:
+            session, deadline = self._ready()
+            ahead = itertools.chain((first,), itertools.islice(batches, _BATCHES_AHEAD - 1))
+            replies = [session.producer.add(batch, deadline) for batch in ahead]
+            try:
+                for reply in replies:
+                    receipts += await reply
+            except BackendError as error:
+                error.receipts = tuple(receipts)
+                raise
+            finally:
+                for reply in replies:
+                    # After an error nobody waits for the others any more; what is not on its way yet stays here.
+                    if not reply.cancel() and not reply.cancelled():
+                        reply.exception()
+        return receipts
 
     async def _put_next(self, events: Sequence[NewEvent], before: Sequence[Receipt]) -> list[Receipt]:
         """Put one batch; an error says what became of the events of the same call that came before it."""

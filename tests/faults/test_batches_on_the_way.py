@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from streams_queue.errors import BackendRejected
+from streams_queue.errors import BackendRejected, BackendTimeout
 from streams_queue.redis_queue.producer import PIECE_EVENTS, WINDOW
 from tests.conftest import MakeClient, MakeQueue, StartServer
 from tests.support.builders import Keys, event, events, marker
@@ -72,6 +72,22 @@ async def test_of_a_call_that_is_cancelled_only_what_was_on_its_way_is_written(
     *written, last = await stored.numbers()
     assert (written, last) == (list(range(len(written))), 2000)
     assert len(written) <= 1 + WINDOW * PIECE_EVENTS
+
+
+async def test_a_call_that_fails_in_the_middle_says_what_became_of_its_first_events(
+    proxy: FlakyProxy, make_redis_queue: MakeQueue, stored: StoredQueue
+) -> None:
+    """The reply to its third piece is lost, and there is no time to ask again."""
+    queue = make_redis_queue(proxy.url, enqueue_timeout=1)
+    assert await queue.enqueue(event(0))
+    proxy.swallow_reply(request_with(marker(2 * PIECE_EVENTS + 50)), "silence")
+
+    with pytest.raises(BackendTimeout) as told:
+        await queue.enqueue_many(events(1000, start=1))
+
+    assert len(told.value.receipts) == 2 * PIECE_EVENTS
+    assert all(receipt.held for receipt in told.value.receipts)
+    assert (await stored.numbers())[: 2 * PIECE_EVENTS] == list(range(2 * PIECE_EVENTS))
 
 
 async def test_a_server_that_dies_under_a_crowd_loses_and_doubles_nothing(
