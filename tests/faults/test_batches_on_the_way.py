@@ -77,10 +77,10 @@ async def test_of_a_call_that_is_cancelled_only_what_was_on_its_way_is_written(
 async def test_a_call_that_fails_in_the_middle_says_what_became_of_its_first_events(
     proxy: FlakyProxy, make_redis_queue: MakeQueue, stored: StoredQueue
 ) -> None:
-    """The reply to its third piece is lost, and there is no time to ask again."""
+    """The reply to its third piece is lost, and nobody can be asked again."""
     queue = make_redis_queue(proxy.url, enqueue_timeout=1)
     assert await queue.enqueue(event(0))
-    proxy.swallow_reply(request_with(marker(2 * PIECE_EVENTS + 50)), "silence")
+    proxy.swallow_reply(request_with(marker(2 * PIECE_EVENTS + 50)), "refuse")
 
     with pytest.raises(BackendTimeout) as told:
         await queue.enqueue_many(events(1000, start=1))
