@@ -87,7 +87,7 @@ class Scene:
             bridge = self.bridge()
             before = self.done()
             await wait_until(lambda before=before: self.done() > before, 30, what=bridge.describe)  # type: ignore[misc]
-            await asyncio.sleep(dice.uniform(0, 0.3))
+            await asyncio.sleep(dice.uniform(0, 0.1))
             assert bridge.running, bridge.describe()
             bridge.kill()
 
