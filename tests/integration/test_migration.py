@@ -386,14 +386,22 @@ async def test_a_bridge_and_old_consumers_share_the_list(place: Place) -> None:
     taken: list[bytes] = []
 
     async def consume() -> None:
-        while item := await old.brpoplpush(place.lists.source, place.lists.processing, timeout=0.3):
+        while len(taken) < 200 and (
+            item := await old.brpoplpush(place.lists.source, place.lists.processing, timeout=0.3)
+        ):
             taken.append(item)
 
-    consumers = [asyncio.create_task(consume()) for _ in range(2)]
+    async def is_empty() -> bool:
+        return not await old.llen(place.lists.source)
+
     items = pushed(range(400))
-    for start in range(0, 400, 4):
+    # The first ones are there when they come; the bridge gets what the consumers leave.
+    await place.lists.push(items[:4])
+    consumers = [asyncio.create_task(consume()) for _ in range(2)]
+    for start in range(4, 400, 4):
         await place.lists.push(items[start : start + 4])
     await asyncio.gather(*consumers)
+    await wait_until(is_empty)
     migration.stop.set()
     report = await running
     moved = await place.payloads()
