@@ -49,12 +49,13 @@ async def test_events_come_out_in_the_order_of_acceptance(queue: Queue) -> None:
 
 
 async def test_concurrent_producers_lose_and_double_nothing(queue: Queue) -> None:
-    """Calls made at once are all answered, each event is there once, and those of one event loop are in order."""
+    """Calls made at once are all answered, each event is there once, and one producer's events stay in order."""
+    if isinstance(queue, OnThreads):
+        # A thread whose call is the first one, and looks whether there is a server, may be overtaken by others.
+        await queue.enqueue_many([])
     accepted = await asyncio.gather(*(queue.enqueue(event(number)) for number in range(200)))
     assert all(accepted)
-    numbers = await take_numbers(queue, 200)
-    # A thread whose call is the first one, and looks whether there is a server, may be overtaken by others.
-    assert (sorted(numbers) if isinstance(queue, OnThreads) else numbers) == list(range(200))
+    assert await take_numbers(queue, 200) == list(range(200))
     await assert_state(queue, whole(enqueued=200, acked=200))
 
 
