@@ -19,8 +19,8 @@ from streams_queue.config import TelemetrySettings
 from streams_queue.telemetry.instruments import Instruments, Record, histogram_bounds
 from streams_queue.telemetry.names import MetricName
 from streams_queue.telemetry.sources import Source, Sources
+from streams_queue.telemetry.spans import ApplicationTracer, BeginsSpans
 from streams_queue.telemetry.tally import Attributes
-from streams_queue.telemetry.tracing import StartsSpans
 from streams_queue.telemetry.wanted import (
     SIGNALS,
     Signal,
@@ -123,9 +123,9 @@ class Pipeline:
         add_histograms(instruments.sources)
         return instruments
 
-    def _tracer(self) -> StartsSpans | None:
+    def _tracer(self) -> BeginsSpans | None:
         if (given := self._wanted.provider("traces")) is not None:
-            return given.get_tracer(_SCOPE, _version())  # type: ignore[no-any-return]
+            return ApplicationTracer(given.get_tracer(_SCOPE, _version()))
         if not self._wanted.exports("traces") or sampling_ratio(self._settings) == 0:
             return None
         from streams_queue.telemetry.exporting import make_tracer

@@ -13,11 +13,11 @@ from collections.abc import Mapping, Sequence
 from contextvars import Token
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 from opentelemetry import context, trace
 from opentelemetry.context import Context
-from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags
+from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceFlags
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from streams_queue.messages import Delivery
@@ -32,6 +32,7 @@ from streams_queue.telemetry.names import (
     OPERATION,
     OPERATION_TYPE,
 )
+from streams_queue.telemetry.spans import BeginsSpans, Template
 from streams_queue.telemetry.tally import Attributes
 
 _HEADER, _STATE = "traceparent", "tracestate"
@@ -41,22 +42,6 @@ _MAX_LINKS = 128
 _NO_ERROR = ("processed", "postponed", "released")
 _VERBS = {"acked": "ack", "retried": "nack", "released": "release", "dead": "dead_letter"}
 _propagator = TraceContextTextMapPropagator()
-
-
-class StartsSpans(Protocol):
-    """What is needed of a tracer: the interface's has it, and so has ours."""
-
-    def start_span(
-        self,
-        name: str,
-        context: Context | None = None,
-        kind: SpanKind = SpanKind.INTERNAL,
-        attributes: Mapping[str, Any] | None = None,
-        links: Sequence[Link] | None = None,
-        start_time: int | None = None,
-    ) -> trace.Span:
-        """Begin a span."""
-        ...
 
 
 class Sending:
@@ -113,13 +98,23 @@ class Tracing:
         group: The consumer group.
     """
 
-    def __init__(self, tracer: StartsSpans, ratio: float, labels: Attributes, destination: str, group: str) -> None:
+    def __init__(self, tracer: BeginsSpans, ratio: float, labels: Attributes, destination: str, group: str) -> None:
         self._tracer = tracer
         self._ratio = ratio
-        self._labels = dict(labels)
-        self._destination = destination
-        self._consumer = {**self._labels, GROUP: group}
         self._processing: weakref.WeakKeyDictionary[Delivery, _Processing] = weakref.WeakKeyDictionary()
+
+        def template(operation: str, kind: SpanKind, verb: str, known: Mapping[str, str]) -> Template:
+            return Template(f"{operation} {destination}", kind, {**known, OPERATION: verb, OPERATION_TYPE: operation})
+
+        producer = dict(labels)
+        consumer = {**producer, GROUP: group}
+        self._create = template("send", SpanKind.PRODUCER, "send", producer)
+        self._forward = template("send", SpanKind.CLIENT, "send", producer)
+        self._receive = template("receive", SpanKind.CLIENT, "receive", consumer)
+        self._process = template("process", SpanKind.CONSUMER, "process", consumer)
+        self._settle = {
+            outcome: template("settle", SpanKind.CLIENT, verb, producer) for outcome, verb in _VERBS.items()
+        }
 
     # --- producing ---
 
@@ -137,28 +132,31 @@ class Tracing:
         """
         if headers and _HEADER in headers:
             creation = _creation(headers)
-            return None if creation is None else self._send(headers, event_ids, count, [Link(creation)])
+            return None if creation is None else self._send(headers, event_ids, count, (creation,))
         if asked is None:
             asked = self.is_asked()
-        return self._send(headers, event_ids, count, []) if asked else None
+        return self._send(headers, event_ids, count, ()) if asked else None
 
     def is_asked(self) -> bool:
         """Whether the tracer is asked for a span: inside a trace if that is sampled, else by the ratio."""
-        if not context.get_current():
-            return random.random() < self._ratio
-        current = trace.get_current_span().get_span_context()
-        return current.trace_flags.sampled if current.is_valid else random.random() < self._ratio
+        current = context.get_current()
+        if current and (around := trace.get_current_span(current).get_span_context()).is_valid:
+            return around.trace_flags.sampled
+        return random.random() < self._ratio
 
     def _send(
-        self, headers: Mapping[str, str] | None, event_ids: Sequence[str | None], count: int, links: list[Link]
+        self,
+        headers: Mapping[str, str] | None,
+        event_ids: Sequence[str | None],
+        count: int,
+        links: Sequence[SpanContext],
     ) -> Sending | None:
-        attributes: dict[str, Any] = {**self._labels, OPERATION: "send", OPERATION_TYPE: "send"}
+        attributes: dict[str, Any] = {}
         if count > 1:
             attributes[MESSAGE_COUNT] = count
         elif event_ids and event_ids[0] is not None:
             attributes[MESSAGE_ID] = event_ids[0]
-        kind = SpanKind.CLIENT if links else SpanKind.PRODUCER
-        span = self._tracer.start_span(f"send {self._destination}", kind=kind, attributes=attributes, links=links)
+        span = self._tracer.begin(self._forward if links else self._create, attributes, None, links)
         if not span.get_span_context().trace_flags.sampled:
             span.end()
             return None
@@ -176,38 +174,19 @@ class Tracing:
             return
         carried = [delivery.headers for delivery in deliveries if delivery.headers]
         creations = [found for headers in carried if (found := _creation(headers))]
-        if not creations:
-            return
-        attributes: dict[str, Any] = {**self._consumer, OPERATION: "receive", OPERATION_TYPE: "receive"}
-        attributes[MESSAGE_COUNT] = len(deliveries)
-        self._tracer.start_span(
-            f"receive {self._destination}",
-            kind=SpanKind.CLIENT,
-            attributes=attributes,
-            links=[Link(creation) for creation in creations[:_MAX_LINKS]],
-            start_time=began_ns,
-        ).end()
+        if creations:
+            attributes = {MESSAGE_COUNT: len(deliveries)}
+            self._tracer.begin(self._receive, attributes, None, creations[:_MAX_LINKS], began_ns).end()
 
     def handling(self, delivery: Delivery) -> None:
         """Begin the span in which a handler runs, if its event is traced: a child of what created it, and linked."""
         creation = _creation(delivery.headers) if delivery.headers else None
         if creation is None:
             return
-        attributes: dict[str, Any] = {
-            **self._consumer,
-            OPERATION: "process",
-            OPERATION_TYPE: "process",
-            MESSAGE_ID: delivery.event_id,
-        }
+        attributes: dict[str, Any] = {MESSAGE_ID: delivery.event_id}
         if delivery.deliveries > 1:
             attributes[DELIVERIES] = delivery.deliveries
-        span = self._tracer.start_span(
-            f"process {self._destination}",
-            context=_remote(creation),
-            kind=SpanKind.CONSUMER,
-            attributes=attributes,
-            links=[Link(creation)],
-        )
+        span = self._tracer.begin(self._process, attributes, trace.NonRecordingSpan(creation), (creation,))
         token = context.attach(trace.set_span_in_context(span))
         self._processing[delivery] = _Processing(span, token)
 
@@ -227,27 +206,16 @@ class Tracing:
     def settled(self, delivery: Delivery, outcome: str) -> None:
         """Make the span of a settlement that the server has confirmed: from the handler's end until now."""
         processing = self._processing.get(delivery)
+        parent: trace.Span
         if processing is not None:
-            parent = trace.set_span_in_context(processing.span, Context())
-            # 0: the handler has settled it itself.
-            began_ns = processing.ended_ns or time.time_ns()
+            # No end: the handler has settled it itself.
+            parent, began_ns = processing.span, processing.ended_ns or None
         elif (creation := _creation(delivery.headers)) is not None:
             # Without a worker nobody knows when it began.
-            parent, began_ns = _remote(creation), time.time_ns()
+            parent, began_ns = trace.NonRecordingSpan(creation), None
         else:
             return
-        self._tracer.start_span(
-            f"settle {self._destination}",
-            context=parent,
-            kind=SpanKind.CLIENT,
-            attributes={
-                **self._labels,
-                OPERATION: _VERBS.get(outcome, outcome),
-                OPERATION_TYPE: "settle",
-                MESSAGE_ID: delivery.event_id,
-            },
-            start_time=began_ns,
-        ).end()
+        self._tracer.begin(self._settle[outcome], {MESSAGE_ID: delivery.event_id}, parent, (), began_ns).end()
 
 
 def _creation(headers: Mapping[str, str]) -> SpanContext | None:
@@ -269,10 +237,6 @@ def _carried(created: SpanContext) -> dict[str, str]:
     traceparent = f"00-{created.trace_id:032x}-{created.span_id:016x}-{created.trace_flags:02x}"
     state = created.trace_state.to_header() if created.trace_state else ""
     return {_HEADER: traceparent, _STATE: state} if state else {_HEADER: traceparent}
-
-
-def _remote(creation: SpanContext) -> Context:
-    return trace.set_span_in_context(trace.NonRecordingSpan(creation), Context())
 
 
 def _fail(span: trace.Span, kind: str) -> None:
