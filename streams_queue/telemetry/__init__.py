@@ -2,9 +2,10 @@
 
 `with_telemetry` makes a queue and decides whether that is so. `names` lists the metrics, `tally` counts in plain
 numbers, `sources` has the tallies of all queues, `instruments` offers them to a meter provider and `prometheus` to a
-registry of Prometheus, `reporter` asks the queue for its figures, `tracing` makes spans, `observer` is what a queue
-tells, `watched` the class that begins and ends all this, `pipeline`, `exporting` and `light_tracer` bring it to a
-collector. See docs/decisions/0080-telemetry.md and 0081-prometheus.md.
+registry of Prometheus, `reporter` asks the queue for its figures, `tracing` says which spans there are and `spans` how
+one is begun, `observer` is what a queue tells, `watched` the class that begins and ends all this, `pipeline`,
+`light_tracer`, `encoding` and `exporting` bring it to a collector. See docs/decisions/0080-telemetry.md and
+0081-prometheus.md.
 """
 
 from __future__ import annotations

@@ -134,12 +134,6 @@ class Telemetry(Observer):
 
     # --- spans around whole calls, for `watched` ---
 
-    def asked(self, headers: Mapping[str, str] | None) -> bool | None:
-        """Tell whether a call that enqueues is traced; None if that shows only where it runs."""
-        if headers or self.loop is None or self.loop.is_closed():
-            return None
-        return self.tracing is not None and self.tracing.is_asked()
-
     def sending(
         self,
         headers: Mapping[str, str] | None,

@@ -8,10 +8,10 @@ from typing import Any, Protocol
 
 from opentelemetry import trace
 from opentelemetry.context import Context
-from opentelemetry.trace import Link, SpanContext, SpanKind
+from opentelemetry.trace import Link, SpanKind
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)  # by identity: it is a key where spans are encoded
 class Template:
     """What the spans of one operation on one queue have in common.
 
@@ -34,7 +34,7 @@ class BeginsSpans(Protocol):
         template: Template,
         attributes: dict[str, Any],
         parent: trace.Span | None = None,
-        links: Sequence[SpanContext] = (),
+        links: Sequence[trace.Span] = (),
         start_time: int | None = None,
     ) -> trace.Span:
         """Begin a span.
@@ -43,7 +43,7 @@ class BeginsSpans(Protocol):
             template: What it has in common with others.
             attributes: What it has beyond that; they are the span's from now on.
             parent: Whose child it is; None: that of the current one, if there is one.
-            links: What else it has to do with.
+            links: What else it has to do with, as spans: their contexts are asked for when they are needed.
             start_time: When it began, nanoseconds since the epoch; None: now.
         """
         ...
@@ -60,7 +60,7 @@ class ApplicationTracer:
         template: Template,
         attributes: dict[str, Any],
         parent: trace.Span | None = None,
-        links: Sequence[SpanContext] = (),
+        links: Sequence[trace.Span] = (),
         start_time: int | None = None,
     ) -> trace.Span:
         """Begin a span, if the application's sampler will have it."""
@@ -69,6 +69,6 @@ class ApplicationTracer:
             context=None if parent is None else trace.set_span_in_context(parent, Context()),
             kind=template.kind,
             attributes={**template.attributes, **attributes},
-            links=[Link(each) for each in links],
+            links=[Link(each.get_span_context()) for each in links],
             start_time=start_time,
         )

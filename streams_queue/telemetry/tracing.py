@@ -36,7 +36,7 @@ from streams_queue.telemetry.spans import BeginsSpans, Template
 from streams_queue.telemetry.tally import Attributes
 
 _HEADER, _STATE = "traceparent", "tracestate"
-_TRACEPARENT = re.compile("00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})")
+_TRACEPARENT = re.compile("00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-([0-9a-f]{2})")
 # A span with more links than this is cut by the SDK anyhow.
 _MAX_LINKS = 128
 _NO_ERROR = ("processed", "postponed", "released")
@@ -149,7 +149,7 @@ class Tracing:
         headers: Mapping[str, str] | None,
         event_ids: Sequence[str | None],
         count: int,
-        links: Sequence[SpanContext],
+        links: Sequence[trace.Span],
     ) -> Sending | None:
         attributes: dict[str, Any] = {}
         if count > 1:
@@ -186,7 +186,7 @@ class Tracing:
         attributes: dict[str, Any] = {MESSAGE_ID: delivery.event_id}
         if delivery.deliveries > 1:
             attributes[DELIVERIES] = delivery.deliveries
-        span = self._tracer.begin(self._process, attributes, trace.NonRecordingSpan(creation), (creation,))
+        span = self._tracer.begin(self._process, attributes, creation, (creation,))
         token = context.attach(trace.set_span_in_context(span))
         self._processing[delivery] = _Processing(span, token)
 
@@ -200,36 +200,43 @@ class Tracing:
         if end not in _NO_ERROR:
             span.set_attribute(END, end)
             _fail(span, type(error).__qualname__ if error is not None else end)
-        span.end()
         processing.ended_ns = time.time_ns()
+        span.end(processing.ended_ns)
 
     def settled(self, delivery: Delivery, outcome: str) -> None:
         """Make the span of a settlement that the server has confirmed: from the handler's end until now."""
         processing = self._processing.get(delivery)
-        parent: trace.Span
-        if processing is not None:
-            # No end: the handler has settled it itself.
-            parent, began_ns = processing.span, processing.ended_ns or None
-        elif (creation := _creation(delivery.headers)) is not None:
-            # Without a worker nobody knows when it began.
-            parent, began_ns = trace.NonRecordingSpan(creation), None
-        else:
+        # Nobody knows when it began where there is no worker, or the handler has settled the event itself.
+        began_ns = None if processing is None else processing.ended_ns or None
+        parent = _creation(delivery.headers) if processing is None else processing.span
+        if parent is None:
             return
         self._tracer.begin(self._settle[outcome], {MESSAGE_ID: delivery.event_id}, parent, (), began_ns).end()
 
 
-def _creation(headers: Mapping[str, str]) -> SpanContext | None:
-    """Return the context in which an event was created, if it is traced."""
+class _Creation(trace.NonRecordingSpan):
+    """The span that created an event, as a `traceparent` names it; that is taken apart when somebody wants to know."""
+
+    def __init__(self, traceparent: str) -> None:
+        self._traceparent = traceparent
+
+    def get_span_context(self) -> SpanContext:
+        """Return its context."""
+        _, trace_id, span_id, flags = self._traceparent.split("-")
+        return SpanContext(int(trace_id, 16), int(span_id, 16), True, TraceFlags(int(flags, 16)))
+
+
+def _creation(headers: Mapping[str, str]) -> trace.Span | None:
+    """Return the span that created an event, if it is traced."""
     traceparent = headers.get(_HEADER)
     if traceparent is None:
         return None
-    simple = _TRACEPARENT.fullmatch(traceparent)
-    if simple is not None and _STATE not in headers:
+    if _STATE not in headers and (simple := _TRACEPARENT.fullmatch(traceparent)):
         # What nearly all of them look like; the propagator takes eight times as long for it.
-        found = SpanContext(int(simple[1], 16), int(simple[2], 16), True, TraceFlags(int(simple[3], 16)))
-    else:
-        found = trace.get_current_span(_propagator.extract(headers, Context())).get_span_context()
-    return found if found.is_valid and found.trace_flags.sampled else None
+        return _Creation(traceparent) if int(simple[1], 16) & TraceFlags.SAMPLED else None
+    found = trace.get_current_span(_propagator.extract(headers, Context()))
+    created = found.get_span_context()
+    return found if created.is_valid and created.trace_flags.sampled else None
 
 
 def _carried(created: SpanContext) -> dict[str, str]:

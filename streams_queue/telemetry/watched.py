@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Awaitable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -26,6 +26,8 @@ class _Watched(_AnyQueue):
     """Goes before a queue class: begins the telemetry with the first use of a verb and ends it with `cleanup`."""
 
     _telemetry: Telemetry
+    # `super().enqueue`, without the search for it at every call.
+    _enqueue_untraced: Callable[..., Coroutine[Any, Any, bool]]
 
     def _begin(self) -> None:
         if self._telemetry.loop is not asyncio.get_running_loop():
@@ -40,9 +42,12 @@ class _Watched(_AnyQueue):
         headers: Mapping[str, str] | None = None,
     ) -> Coroutine[Any, Any, bool]:
         """Put one event into the queue, in a span if it is traced; if not, without a coroutine more."""
-        asked = self._telemetry.asked(headers)
-        if asked is False:
-            return super().enqueue(payload, event_id=event_id, delay=delay, headers=headers)
+        telemetry, asked = self._telemetry, None
+        # Elsewhere, or with headers that have to be looked at, it shows only where the call runs.
+        if not headers and telemetry.loop is not None and not telemetry.loop.is_closed():
+            asked = telemetry.tracing is not None and telemetry.tracing.is_asked()
+            if not asked:
+                return self._enqueue_untraced(payload, event_id=event_id, delay=delay, headers=headers)
         return self._enqueue(payload, event_id, delay, headers, asked)
 
     async def _enqueue(
@@ -109,7 +114,11 @@ def _watched(queue_class: type[Any]) -> type[Any]:
     return type(
         queue_class.__name__,
         (_Watched, queue_class),
-        {"__doc__": queue_class.__doc__, "__module__": queue_class.__module__},
+        {
+            "__doc__": queue_class.__doc__,
+            "__module__": queue_class.__module__,
+            "_enqueue_untraced": queue_class.enqueue,
+        },
     )
 
 

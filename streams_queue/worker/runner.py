@@ -407,21 +407,19 @@ class Worker:
             began = time.perf_counter()
         outcome = LOST if delivery.lease_lost else await self._run_handler(slot, delivery)
         if began:
-            self._tell_end(delivery, outcome, time.perf_counter() - began)
+            seconds = time.perf_counter() - began
+            if delivery.headers:
+                self._observers.handled(delivery, seconds, outcome.end, outcome.error)
+            if outcome is PROCESSED:
+                self._durations.append(seconds)
+            else:
+                self._observers.handled_together([seconds], outcome.end)
         outcome = decide(outcome, lease_lost=delivery.lease_lost)
         end = self._ack(delivery) if outcome is PROCESSED else await self._settle(delivery, outcome)
         slot.delivery = None
         self._report(delivery, end, outcome)
         if slot.thread is not None:
             await self._outlast(slot)
-
-    def _tell_end(self, delivery: Delivery, outcome: Outcome, seconds: float) -> None:
-        if delivery.headers:
-            self._observers.handled(delivery, seconds, outcome.end, outcome.error)
-        if outcome is PROCESSED:
-            self._durations.append(seconds)
-        else:
-            self._observers.handled_together([seconds], outcome.end)
 
     async def _run_handler(self, slot: _Slot, delivery: Delivery) -> Outcome:
         """Run the handler within its timeout; raises only what does not come from the handler or the worker."""

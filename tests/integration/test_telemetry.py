@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -345,6 +345,31 @@ async def test_a_trace_crosses_from_the_producer_to_a_handler_in_another_process
         *("messaging.operation.name", "messaging.operation.type", "messaging.message.id"),
     }
     assert not any(span.failed for span in received.spans)
+
+
+async def test_the_sdk_encodes_one_span_of_a_kind(
+    receiver: Receiver, observe: Observe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The others are copies of it, by either protocol: a release of the SDK that goes around that would be slow."""
+    from streams_queue.telemetry import encoding
+
+    by_the_sdk: list[Any] = []
+    encode_spans = encoding.encode_spans
+
+    def counted(spans: Sequence[Any]) -> Any:
+        by_the_sdk.extend(spans)
+        return encode_spans(spans)
+
+    monkeypatch.setattr(encoding, "encode_spans", counted)
+    queue = observe(receiver, sampling_ratio=1)
+    for payload in events(100):
+        await queue.enqueue(payload)
+    await queue.cleanup()
+
+    sent = receiver.received.named("send")
+    assert len({(span.trace_id, span.span_id) for span in sent}) == 100
+    # Two a request: one for resource and scope, one to copy from.
+    assert len(by_the_sdk) <= 20
 
 
 async def test_a_batch_is_one_span_and_its_events_are_linked_to_it(

@@ -319,7 +319,7 @@ def test_spans_that_end_while_others_are_sent_wait_for_a_request_of_their_own() 
     assert 1 <= len(requests[1:]) <= 2
 
 
-def test_between_two_spans_that_are_encoded_the_event_loop_has_its_turn() -> None:
+def test_while_spans_are_encoded_the_event_loop_has_its_turn() -> None:
     """A thread that computes would keep it waiting; here, where none is interrupted, until all spans are encoded."""
     encoded: list[int] = []
 
@@ -335,10 +335,10 @@ def test_between_two_spans_that_are_encoded_the_event_loop_has_its_turn() -> Non
     sys.setswitchinterval(60)
     try:
         outbox: Any = Outbox(Encoding())  # type: ignore[arg-type]
-        for number in range(512):
+        for number in range(2048):
             outbox.add(number)
         turns = set()
-        while len(encoded) < 512:
+        while len(encoded) < 2048:
             turns.add(len(encoded))
             time.sleep(1e-6)
     finally:
