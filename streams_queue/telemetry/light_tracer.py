@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from opentelemetry import trace
+from opentelemetry import context, trace
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import Event, ReadableSpan
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
@@ -55,8 +55,8 @@ class LightTracer:
         start_time: int | None = None,
     ) -> LightSpan:
         """Begin a span; as in BeginsSpans."""
-        if parent is None:
-            current = trace.get_current_span()
+        if parent is None and (around := context.get_current()):
+            current = trace.get_current_span(around)
             parent = current if current.get_span_context().is_valid else None
         return LightSpan(self, template, attributes, parent, links, start_time or time.time_ns())
 

@@ -6,7 +6,7 @@ import asyncio
 import os
 import threading
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from streams_queue.config import Settings
@@ -43,7 +43,7 @@ from streams_queue.telemetry.names import (
 from streams_queue.telemetry.reporter import Reporter
 from streams_queue.telemetry.sources import Source, labels_of
 from streams_queue.telemetry.tally import Attributes, Tally
-from streams_queue.telemetry.tracing import Sending, Tracing
+from streams_queue.telemetry.tracing import Tracing
 from streams_queue.telemetry.wanted import interval
 
 if TYPE_CHECKING:
@@ -133,16 +133,6 @@ class Telemetry(Observer):
         self._start_over()
 
     # --- spans around whole calls, for `watched` ---
-
-    def sending(
-        self,
-        headers: Mapping[str, str] | None,
-        event_ids: Sequence[str | None] | None,
-        count: int,
-        asked: bool | None = None,
-    ) -> Sending | None:
-        """Return what is to be entered around a call that enqueues, if it is traced; `asked` if that is known."""
-        return None if self.tracing is None else self.tracing.sending(headers, event_ids or (), count, asked)
 
     def received(self, deliveries: Sequence[Delivery], began_ns: int) -> None:
         """Note a call that took these."""

@@ -51,13 +51,10 @@ class Sending:
         headers: What the events of this call carry.
     """
 
-    def __init__(self, span: trace.Span, headers: Mapping[str, str] | None, *, carries: bool) -> None:
+    def __init__(self, span: trace.Span, headers: Mapping[str, str]) -> None:
         self._span = span
-        self._context = trace.set_span_in_context(span)
         self._token: Token[Context] | None = None
         self.headers = headers
-        if carries:
-            self.headers = {**(headers or {}), **_carried(span.get_span_context())}
 
     def ended(self, accepted: int) -> None:
         """Note how many events the queue holds."""
@@ -65,7 +62,7 @@ class Sending:
 
     def __enter__(self) -> Self:
         """Make it the current span."""
-        self._token = context.attach(self._context)
+        self._token = context.attach(trace.set_span_in_context(self._span))
         return self
 
     def __exit__(
@@ -121,7 +118,7 @@ class Tracing:
     def sending(
         self,
         headers: Mapping[str, str] | None,
-        event_ids: Sequence[str | None],
+        event_ids: Sequence[str | None] | None,
         count: int,
         asked: bool | None = None,
     ) -> Sending | None:
@@ -132,10 +129,10 @@ class Tracing:
         """
         if headers and _HEADER in headers:
             creation = _creation(headers)
-            return None if creation is None else self._send(headers, event_ids, count, (creation,))
+            return None if creation is None else self._send(headers, event_ids or (), count, (creation,))
         if asked is None:
             asked = self.is_asked()
-        return self._send(headers, event_ids, count, ()) if asked else None
+        return self._send(headers or {}, event_ids or (), count, ()) if asked else None
 
     def is_asked(self) -> bool:
         """Whether the tracer is asked for a span: inside a trace if that is sampled, else by the ratio."""
@@ -146,7 +143,7 @@ class Tracing:
 
     def _send(
         self,
-        headers: Mapping[str, str] | None,
+        headers: Mapping[str, str],
         event_ids: Sequence[str | None],
         count: int,
         links: Sequence[trace.Span],
@@ -157,10 +154,11 @@ class Tracing:
         elif event_ids and event_ids[0] is not None:
             attributes[MESSAGE_ID] = event_ids[0]
         span = self._tracer.begin(self._forward if links else self._create, attributes, None, links)
-        if not span.get_span_context().trace_flags.sampled:
+        created = span.get_span_context()
+        if not created.trace_flags & TraceFlags.SAMPLED:
             span.end()
             return None
-        return Sending(span, headers, carries=not links)
+        return Sending(span, headers if links else {**headers, **_carried(created)})
 
     # --- consuming ---
 
@@ -242,8 +240,8 @@ def _creation(headers: Mapping[str, str]) -> trace.Span | None:
 def _carried(created: SpanContext) -> dict[str, str]:
     """Return the headers that make an event part of a trace, by W3C's recommendation."""
     traceparent = f"00-{created.trace_id:032x}-{created.span_id:016x}-{created.trace_flags:02x}"
-    state = created.trace_state.to_header() if created.trace_state else ""
-    return {_HEADER: traceparent, _STATE: state} if state else {_HEADER: traceparent}
+    state = created.trace_state
+    return {_HEADER: traceparent, _STATE: state.to_header()} if state else {_HEADER: traceparent}
 
 
 def _fail(span: trace.Span, kind: str) -> None:

@@ -53,8 +53,10 @@ class _Watched(_AnyQueue):
     async def _enqueue(
         self, payload: Any, event_id: str | None, delay: float, headers: Mapping[str, str] | None, asked: bool | None
     ) -> bool:
-        self._begin()
-        sending = self._telemetry.sending(headers, (event_id,), 1, asked)
+        if asked is None:
+            self._begin()
+        tracing = self._telemetry.tracing
+        sending = None if tracing is None else tracing.sending(headers, (event_id,), 1, asked)
         if sending is None:
             return await super().enqueue(payload, event_id=event_id, delay=delay, headers=headers)
         with sending:
@@ -73,7 +75,8 @@ class _Watched(_AnyQueue):
         """Put several events into the queue, in one span if they are traced."""
         self._begin()
         given = list(payloads)
-        sending = self._telemetry.sending(headers, event_ids, len(given))
+        tracing = self._telemetry.tracing
+        sending = None if tracing is None else tracing.sending(headers, event_ids, len(given))
         if sending is None:
             return await super().enqueue_many(given, event_ids=event_ids, delay=delay, headers=headers)
         with sending:
