@@ -397,7 +397,7 @@ def check_headers(headers: Mapping[str, str] | None) -> dict[str, str]:
     """Return a copy of the headers, {} for None. Raises EncodeError with a path such as `headers.traceparent`."""
     if headers is None:
         return {}
-    if not isinstance(headers, Mapping):
+    if type(headers) is not dict and not isinstance(headers, Mapping):
         raise EncodeError("headers", f"must be a mapping of str to str, not {_type_name(headers)}")
     for name, value in headers.items():
         if type(name) is str and type(value) is str and name.isascii() and value.isascii():

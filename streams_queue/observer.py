@@ -136,7 +136,7 @@ class Observers(Observer):
 
         def told(reply: Any) -> None:
             error = reply if isinstance(reply, BackendError) else None
-            self.operation(name, time.perf_counter() - began, error)
+            self._tell("operation", name, time.perf_counter() - began, error)
             then(reply)
 
         return told

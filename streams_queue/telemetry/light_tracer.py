@@ -7,9 +7,9 @@ that alone would be felt.
 
 from __future__ import annotations
 
-import random
 import time
 from collections.abc import Callable, Mapping, Sequence
+from random import getrandbits
 from typing import Any
 
 from opentelemetry import context, trace
@@ -97,9 +97,9 @@ class LightSpan(trace.Span, ReadableSpan):
         self.begun_in = parent
         self.linked = links
         self._began_ns = start_time
-        self._span_id = _random_id(64)
+        self._span_id = getrandbits(64) or 1
         # Of a root, which nobody else knows; else it follows from the parent's, whoever asks first.
-        self._known = None if parent else SpanContext(_random_id(128), self._span_id, False, _SAMPLED)
+        self._known = None if parent else SpanContext(getrandbits(128) or 1, self._span_id, False, _SAMPLED)
 
     # --- while it runs ---
 
@@ -228,7 +228,3 @@ class LightSpan(trace.Span, ReadableSpan):
     @property
     def dropped_links(self) -> int:  # noqa: D102
         return 0
-
-
-def _random_id(bits: int) -> int:
-    return random.getrandbits(bits) or 1

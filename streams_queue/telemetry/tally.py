@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -48,14 +48,19 @@ class Distribution:
 
     def add(self, *values: float) -> None:
         """Count values, at least one."""
-        ordered, counted = sorted(values), 0
-        for index, bound in enumerate(self.bounds):
-            below = bisect_right(ordered, bound)
-            self._buckets[index] += below - counted
-            counted = below
-            if counted == len(ordered):
-                break
-        self._buckets[-1] += len(ordered) - counted
+        ordered: Sequence[float] = values
+        if len(values) == 1:
+            self._buckets[bisect_left(self.bounds, values[0])] += 1
+        else:
+            # A look at each bucket instead of one at each value.
+            ordered, counted = sorted(values), 0
+            for index, bound in enumerate(self.bounds):
+                below = bisect_right(ordered, bound)
+                self._buckets[index] += below - counted
+                counted = below
+                if counted == len(ordered):
+                    break
+            self._buckets[-1] += len(ordered) - counted
         self._total += sum(values)
         self._lowest = min(self._lowest, ordered[0])
         self._highest = max(self._highest, ordered[-1])

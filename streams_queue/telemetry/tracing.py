@@ -239,8 +239,8 @@ def _creation(headers: Mapping[str, str]) -> trace.Span | None:
 
 def _carried(created: SpanContext) -> dict[str, str]:
     """Return the headers that make an event part of a trace, by W3C's recommendation."""
-    traceparent = f"00-{created.trace_id:032x}-{created.span_id:016x}-{created.trace_flags:02x}"
-    state = created.trace_state
+    trace_id, span_id, _, flags, state, _ = created
+    traceparent = f"00-{trace_id:032x}-{span_id:016x}-{flags:02x}"
     return {_HEADER: traceparent, _STATE: state.to_header()} if state else {_HEADER: traceparent}
 
 

@@ -222,11 +222,16 @@ def test_the_application_s_sampler_decides(programs: Programs) -> None:
 def test_a_bound_belongs_to_its_bucket() -> None:
     """As OpenTelemetry has it: above the lower bound, up to and including the upper one."""
     distribution = Distribution((1.0, 2.0, 5.0))
-    distribution.add(0.5, 1.0, 1.5)
-    distribution.add(2.0, 5.0, 5.1, 100.0)
+    values = (0.5, 1.0, 1.5, 2.0, 5.0, 5.1, 100.0)
+    distribution.add(*values[:3])
+    distribution.add(*values[3:])
+    one_by_one = Distribution((1.0, 2.0, 5.0))
+    for value in values:
+        one_by_one.add(value)
     snapshot = distribution.snapshot()
     assert snapshot.buckets == (2, 2, 1, 2)
     assert (snapshot.total, snapshot.lowest, snapshot.highest) == (115.1, 0.5, 100.0)
+    assert one_by_one.snapshot() == snapshot
 
 
 def test_a_difference_is_what_came_since() -> None:
