@@ -1,8 +1,8 @@
 """What does OpenTelemetry cost: all metrics, and 1 % of the calls traced, against none?
 
 One process enqueues with many callers at once and then handles with a Worker that does nothing, which is where any cost
-shows most. The collector is another process; metrics go there every ten seconds, and spans by the
-hundred: of those that one half has made, some are sent in the other.
+shows most. The collector is another process; metrics go there every ten seconds, and spans by the hundred: some of
+those that one half has made are sent in the other.
 """
 
 from __future__ import annotations

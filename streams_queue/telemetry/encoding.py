@@ -70,7 +70,7 @@ def _fill_in(message: Any, span: LightSpan, parent: SpanContext | None) -> None:
     _identify(message, span.context)
     if parent is not None:
         message.parent_span_id = _span_id(parent)
-    message.start_time_unix_nano, message.end_time_unix_nano = span.start_time, span.end_time
+    message.start_time_unix_nano, message.end_time_unix_nano = span.start_time, span.end_time or 0
     for name, value in span.added.items():
         attribute = message.attributes.add(key=name)
         if type(value) is str:

@@ -190,8 +190,8 @@ class LightSpan(trace.Span, ReadableSpan):
         return self._began_ns
 
     @property
-    def end_time(self) -> int:  # noqa: D102
-        return self._ended_ns
+    def end_time(self) -> int | None:  # noqa: D102
+        return self._ended_ns or None
 
     @property
     def status(self) -> Status:  # noqa: D102
