@@ -3,7 +3,8 @@
 Quotients, never times: both sides of one were measured in the same minutes on the same machine, so that another
 machine, or a busy one, changes both. A quotient got worse if its median is worse than the committed one by more than
 the largest of three: the spread of the committed runs, that of the fresh runs, and 5 % of the committed median. The
-spread is from the lowest run to the highest; of five or more runs, the lowest and the highest are left out.
+spread is from the lowest run to the highest; of five or more runs, the lowest and the highest are left out. With some
+thirty quotients one or two are beyond that by chance: what seems worse is measured once more, and has to be so again.
 """
 
 from __future__ import annotations
@@ -48,6 +49,17 @@ def compare(reference: Iterable[Mapping[str, Any]], fresh: Iterable[Mapping[str,
     """
     now = {_key(ratio): ratio for ratio in fresh}
     return [_compare(ratio, now.get(_key(ratio))) for ratio in reference]
+
+
+def confirmed(changes: Iterable[Change], again: Iterable[Change]) -> list[Change]:
+    """Return the changes of a first comparison, those that were looked at once more as they were found then."""
+    second = {change.what: change for change in again}
+    return [second.get(change.what, change) for change in changes]
+
+
+def scenarios_of(ratios: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Return which scenarios have these ratios, each once."""
+    return list(dict.fromkeys(ratio["scenario"] for ratio in ratios))
 
 
 def _key(ratio: Mapping[str, Any]) -> tuple[Any, ...]:

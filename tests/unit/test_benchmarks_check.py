@@ -63,22 +63,39 @@ def test_what_was_not_measured_again_fails() -> None:
     assert [change.verdict for change in failed(changes)] == ["missing"]
 
 
-@pytest.mark.parametrize(("now", "code"), [(2.0, 0), (1.0, 1)])
+@pytest.mark.parametrize(
+    ("medians", "code"),
+    [
+        pytest.param([2.0], 0, id="as-before"),
+        pytest.param([1.0, 2.0], 0, id="worse-by-chance"),
+        pytest.param([1.0, 1.0], 1, id="worse-both-times"),
+    ],
+)
 def test_the_command_names_what_got_worse_and_fails(
-    now: float, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    medians: list[float],
+    code: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Only the scenarios that the reference has are measured, as long as they were then."""
+    """As many events and runs as the reference has; what seems worse, and only that, is measured once more."""
     reference = tmp_path / "reference.json"
-    reference.write_text(json.dumps({"quick": True, "ratios": [ratio(2.0, spread=0.1)]}))
+    steady = ratio(1.0, scenario="wire", what="ours, bytes ÷ bare")
+    reference.write_text(json.dumps({"quick": True, "ratios": [ratio(2.0, spread=0.1, runs=7), steady]}))
+    measured: list[list[str]] = []
 
     def measure(arguments: Any, names: list[str]) -> document.Document:
-        assert (arguments.quick, names) == (True, ["staging"])
-        return {"ratios": [ratio(now, spread=0.1), ratio(1.0, what="new")]}
+        assert (arguments.quick, arguments.runs) == (True, 7)
+        measured.append(names)
+        fresh = [ratio(medians[len(measured) - 1], spread=0.1), steady, ratio(1.0, what="new")]
+        return {"ratios": [each for each in fresh if each["scenario"] in names]}
 
     monkeypatch.setattr(command, "_measure", measure)
     assert command.main(["--check", str(reference)]) == code
+    assert measured == [["staging", "wire"], ["staging"]][: len(medians)]
     printed = capsys.readouterr().out
     assert "ours, throughput ÷ bare" in printed
+    assert "ours, bytes ÷ bare" in printed
     assert ("worse" in printed.split("got worse")[0]) == bool(code)
 
 
