@@ -92,6 +92,8 @@ def _check(arguments: argparse.Namespace) -> int:
     changes = check.compare(wanted, _measure(arguments, names)["ratios"])
     suspects = [ratio for ratio, change in zip(wanted, changes, strict=True) if change.verdict == "worse"]
     if suspects:
+        # The file keeps the first look, which is at everything.
+        arguments.json = None
         again = check.compare(suspects, _measure(arguments, check.scenarios_of(suspects))["ratios"])
         changes = check.confirmed(changes, again)
     report.show_changes(changes)

@@ -401,6 +401,7 @@ def check_headers(headers: Mapping[str, str] | None) -> dict[str, str]:
         raise EncodeError("headers", f"must be a mapping of str to str, not {_type_name(headers)}")
     for name, value in headers.items():
         if type(name) is str and type(value) is str and name.isascii() and value.isascii():
+            # As nearly all are; nothing can be wrong with them.
             continue
         for problem in _key_problems(name):
             raise EncodeError("headers", f"has the key {problem}")

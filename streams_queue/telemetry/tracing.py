@@ -78,11 +78,11 @@ class Sending:
 
 @dataclass(eq=False, slots=True)
 class _Processing:
-    """A handler's span, what ends its being the current one, and when the handler ended; 0: it has not yet."""
+    """A handler's span, what ends its being the current one, and when the handler ended; None: it has not yet."""
 
     span: trace.Span
     token: Token[Context]
-    ended_ns: int = 0
+    ended_ns: int | None = None
 
 
 class Tracing:
@@ -204,9 +204,13 @@ class Tracing:
     def settled(self, delivery: Delivery, outcome: str) -> None:
         """Make the span of a settlement that the server has confirmed: from the handler's end until now."""
         processing = self._processing.get(delivery)
-        # Nobody knows when it began where there is no worker, or the handler has settled the event itself.
-        began_ns = None if processing is None else processing.ended_ns or None
-        parent = _creation(delivery.headers) if processing is None else processing.span
+        parent: trace.Span | None
+        if processing is not None:
+            # No end: the handler has settled it itself.
+            parent, began_ns = processing.span, processing.ended_ns
+        else:
+            # Without a worker nobody knows when it began.
+            parent, began_ns = _creation(delivery.headers), None
         if parent is None:
             return
         self._tracer.begin(self._settle[outcome], {MESSAGE_ID: delivery.event_id}, parent, (), began_ns).end()

@@ -82,17 +82,18 @@ def test_the_command_names_what_got_worse_and_fails(
     reference = tmp_path / "reference.json"
     steady = ratio(1.0, scenario="wire", what="ours, bytes ÷ bare")
     reference.write_text(json.dumps({"quick": True, "ratios": [ratio(2.0, spread=0.1, runs=7), steady]}))
-    measured: list[list[str]] = []
+    figures = tmp_path / "figures.json"
+    measured: list[tuple[list[str], Path | None]] = []
 
     def measure(arguments: Any, names: list[str]) -> document.Document:
         assert (arguments.quick, arguments.runs) == (True, 7)
-        measured.append(names)
+        measured.append((names, arguments.json))
         fresh = [ratio(medians[len(measured) - 1], spread=0.1), steady, ratio(1.0, what="new")]
         return {"ratios": [each for each in fresh if each["scenario"] in names]}
 
     monkeypatch.setattr(command, "_measure", measure)
-    assert command.main(["--check", str(reference)]) == code
-    assert measured == [["staging", "wire"], ["staging"]][: len(medians)]
+    assert command.main(["--check", str(reference), "--json", str(figures)]) == code
+    assert measured == [(["staging", "wire"], figures), (["staging"], None)][: len(medians)]
     printed = capsys.readouterr().out
     assert "ours, throughput ÷ bare" in printed
     assert "ours, bytes ÷ bare" in printed

@@ -379,6 +379,36 @@ def test_a_handler_that_settles_its_own_event_runs_in_its_span_to_the_end() -> N
     assert spans[0].start_time <= spans[0].end_time <= spans[1].end_time
 
 
+@pytest.mark.parametrize(
+    ("traceparent", "flags"),
+    [
+        (f"00-{'ab' * 16}-{'cd' * 8}-01", 1),
+        (f"00-{'ab' * 16}-{'cd' * 8}-03", 3),
+        (f"00-{'ab' * 16}-{'cd' * 8}-00", None),
+        (f"00-{'ab' * 16}-{'cd' * 8}-02", None),
+        (f"00-{'0' * 32}-{'cd' * 8}-01", None),
+        (f"00-{'ab' * 16}-{'0' * 16}-01", None),
+        (f"00-{'xy' * 16}-{'cd' * 8}-01", None),
+        ("00-1", None),
+    ],
+)
+def test_an_event_is_traced_if_its_traceparent_is_valid_and_says_so(traceparent: str, flags: int | None) -> None:
+    """Whatever else its producer has written there; a handler's span is a child of the one that is named."""
+    spans: list[Any] = []
+    tracer = LightTracer(spans.append, lambda: None, Resource({}), InstrumentationScope("streams_queue", "1"))
+    tracing = Tracing(tracer, 1.0, (), "gitbridge:events", "processors")
+    delivery = Delivery({}, "one", "1-1", 1, {"traceparent": traceparent})
+    tracing.handling(delivery)
+    tracing.handled(delivery, "processed", None)
+    tracing.settled(delivery, "acked")
+
+    assert len(spans) == (0 if flags is None else 2)
+    for parent in [span.parent for span in spans][:1]:
+        named = (int("ab" * 16, 16), int("cd" * 8, 16), flags)
+        assert (parent.trace_id, parent.span_id, parent.trace_flags) == named
+        assert parent.is_remote
+
+
 @pytest.fixture
 def count_calls() -> Callable[..., int]:
     """Count the calls of Python functions while something runs."""
